@@ -1,0 +1,25 @@
+//! cored: a distributed key-value store that speaks the etcd v3 API.
+//!
+//! The architecture is told in `docs/design.md`; here are the rooms, in reading order. A room names
+//! only rooms above it. Everything down to [`engine`] is driven and never acts: it knows no socket,
+//! file, clock, thread or `async`. What waits lives in [`front`] and [`node`].
+
+pub mod config;
+pub mod keys;
+pub mod metrics;
+
+pub mod lease;
+pub mod mvcc;
+pub mod watch;
+
+pub mod lane;
+pub mod order;
+pub mod route;
+pub mod txn;
+
+pub mod engine;
+pub mod shard;
+
+pub mod api;
+pub mod front;
+pub mod node;

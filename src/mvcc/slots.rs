@@ -1,0 +1,260 @@
+//! Where keys and their versions live: numbered slots, so that the key index and the revision index
+//! can share a key by a four-byte number.
+//!
+//! This file knows no order between keys and nothing of revisions beyond "each key's versions ascend".
+
+use std::collections::VecDeque;
+
+use super::version::{Position, Version, VersionRef};
+use crate::keys::Revision;
+
+/// Number of a slot. Valid until its entry is taken out; numbers are used again.
+pub(super) type SlotId = u32;
+
+/// Entries a chunk: growing never moves what is there, and a chunk is some 40 KiB.
+const CHUNK_ENTRIES: usize = 1024;
+/// Ends the list of free slots.
+const NONE_FREE: SlotId = SlotId::MAX;
+/// Keys up to this length need no allocation of their own.
+const INLINE_BYTES: usize = 22;
+
+const _: () = assert!(size_of::<Slot>() == 40, "the cost of a key without its version");
+
+/// All entries of a store.
+pub(super) struct Slots {
+    chunks: Vec<Vec<Slot>>,
+    free: SlotId,
+}
+
+enum Slot {
+    Free { next: SlotId },
+    Used(Entry),
+}
+
+/// A key and its versions, oldest first. At least one version, except while it is being made.
+pub(super) struct Entry {
+    name: Name,
+    pub(super) versions: Versions,
+}
+
+enum Name {
+    Inline { len: u8, bytes: [u8; INLINE_BYTES] },
+    Heap(Box<[u8]>),
+}
+
+/// The versions of one key in ascending order; `One` may hold the absent version, which is none.
+pub(super) enum Versions {
+    One(Version),
+    Many(Box<VecDeque<Version>>),
+}
+
+impl Slots {
+    pub(super) fn new() -> Slots {
+        Slots { chunks: Vec::new(), free: NONE_FREE }
+    }
+
+    pub(super) fn insert(&mut self, entry: Entry) -> SlotId {
+        if self.free != NONE_FREE {
+            let id = self.free;
+            let slot = self.slot_mut(id);
+            let Slot::Free { next } = *slot else { panic!("slot {id} is free and used") };
+            *slot = Slot::Used(entry);
+            self.free = next;
+            return id;
+        }
+        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK_ENTRIES) {
+            self.chunks.push(Vec::with_capacity(CHUNK_ENTRIES));
+        }
+        let before = (self.chunks.len() - 1) * CHUNK_ENTRIES;
+        let chunk = self.chunks.last_mut().expect("just made");
+        chunk.push(Slot::Used(entry));
+        SlotId::try_from(before + chunk.len() - 1).expect("fewer than 2^32 keys in a shard")
+    }
+
+    pub(super) fn take(&mut self, id: SlotId) -> Entry {
+        let next = self.free;
+        match std::mem::replace(self.slot_mut(id), Slot::Free { next }) {
+            Slot::Used(entry) => {
+                self.free = id;
+                entry
+            }
+            Slot::Free { .. } => panic!("slot {id} taken twice"),
+        }
+    }
+
+    #[inline]
+    pub(super) fn get(&self, id: SlotId) -> &Entry {
+        match &self.chunks[id as usize / CHUNK_ENTRIES][id as usize % CHUNK_ENTRIES] {
+            Slot::Used(entry) => entry,
+            Slot::Free { .. } => panic!("slot {id} is free"),
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, id: SlotId) -> &mut Entry {
+        match self.slot_mut(id) {
+            Slot::Used(entry) => entry,
+            Slot::Free { .. } => panic!("slot {id} is free"),
+        }
+    }
+
+    #[inline]
+    pub(super) fn key(&self, id: SlotId) -> &[u8] {
+        self.get(id).key()
+    }
+
+    fn slot_mut(&mut self, id: SlotId) -> &mut Slot {
+        &mut self.chunks[id as usize / CHUNK_ENTRIES][id as usize % CHUNK_ENTRIES]
+    }
+}
+
+impl Entry {
+    /// A key that will get its first version in a moment.
+    pub(super) fn new(key: &[u8]) -> Entry {
+        let name = if key.len() <= INLINE_BYTES {
+            let mut bytes = [0; INLINE_BYTES];
+            bytes[..key.len()].copy_from_slice(key);
+            Name::Inline { len: key.len() as u8, bytes }
+        } else {
+            Name::Heap(key.into())
+        };
+        Entry { name, versions: Versions::One(Version::absent()) }
+    }
+
+    #[inline]
+    pub(super) fn key(&self) -> &[u8] {
+        match &self.name {
+            Name::Inline { len, bytes } => &bytes[..usize::from(*len)],
+            Name::Heap(bytes) => bytes,
+        }
+    }
+
+    /// The newest version, when it gives the key a value.
+    pub(super) fn live(&self) -> Option<VersionRef<'_>> {
+        self.versions.newest().filter(|v| v.is_live()).map(|v| v.view(self.key()))
+    }
+
+    /// The version that readers at `at` see, when it gives the key a value.
+    #[inline]
+    pub(super) fn live_at(&self, at: Revision) -> Option<VersionRef<'_>> {
+        self.versions.at(at).filter(|v| v.is_live()).map(|v| v.view(self.key()))
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.versions.newest().is_some_and(Version::is_live)
+    }
+
+    pub(super) fn is_live_at(&self, at: Revision) -> bool {
+        self.versions.at(at).is_some_and(Version::is_live)
+    }
+}
+
+impl Versions {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Versions::One(version) => usize::from(!version.is_absent()),
+            Versions::Many(versions) => versions.len(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<&Version> {
+        match self {
+            Versions::One(version) => (index == 0 && !version.is_absent()).then_some(version),
+            Versions::Many(versions) => versions.get(index),
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Version> {
+        (0..self.len()).filter_map(|index| self.get(index))
+    }
+
+    #[inline]
+    pub(super) fn newest(&self) -> Option<&Version> {
+        match self {
+            Versions::One(version) => (!version.is_absent()).then_some(version),
+            Versions::Many(versions) => versions.back(),
+        }
+    }
+
+    pub(super) fn oldest(&self) -> Option<&Version> {
+        self.get(0)
+    }
+
+    /// The newest version of a revision not above `at`.
+    #[inline]
+    pub(super) fn at(&self, at: Revision) -> Option<&Version> {
+        let newest = self.newest()?;
+        if newest.modified() <= at {
+            return Some(newest);
+        }
+        match self {
+            Versions::One(_) => None,
+            Versions::Many(versions) => {
+                let after = versions.partition_point(|v| v.modified() <= at);
+                after.checked_sub(1).and_then(|index| versions.get(index))
+            }
+        }
+    }
+
+    /// How many versions stand before `position`: the index of the one at it, or of the next.
+    pub(super) fn before(&self, position: Position) -> usize {
+        match self {
+            Versions::One(version) => {
+                usize::from(!version.is_absent() && version.position() < position)
+            }
+            Versions::Many(versions) => versions.partition_point(|v| v.position() < position),
+        }
+    }
+
+    /// Adds the newest version.
+    pub(super) fn push(&mut self, version: Version) {
+        match self {
+            Versions::One(only) if only.is_absent() => *only = version,
+            Versions::One(only) => {
+                let only = std::mem::replace(only, Version::absent());
+                *self = Versions::Many(Box::new(VecDeque::from([only, version])));
+            }
+            Versions::Many(versions) => versions.push_back(version),
+        }
+    }
+
+    pub(super) fn pop_newest(&mut self) -> Option<Version> {
+        match self {
+            Versions::One(only) => pop_only(only),
+            Versions::Many(versions) => {
+                let version = versions.pop_back();
+                self.shrink();
+                version
+            }
+        }
+    }
+
+    pub(super) fn pop_oldest(&mut self) -> Option<Version> {
+        match self {
+            Versions::One(only) => pop_only(only),
+            Versions::Many(versions) => {
+                let version = versions.pop_front();
+                self.shrink();
+                version
+            }
+        }
+    }
+
+    /// Gives memory back once most of it is unused, so that a key that was busy once costs little.
+    fn shrink(&mut self) {
+        let Versions::Many(versions) = self else { return };
+        if versions.len() <= 1 {
+            *self = Versions::One(versions.pop_back().unwrap_or_else(Version::absent));
+        } else if versions.capacity() > 16 && versions.len() < versions.capacity() / 4 {
+            versions.shrink_to(versions.len() * 2);
+        }
+    }
+}
+
+fn pop_only(only: &mut Version) -> Option<Version> {
+    let version = std::mem::replace(only, Version::absent());
+    (!version.is_absent()).then_some(version)
+}

@@ -1,0 +1,97 @@
+//! The cut between two epochs (R5): which revisions every lane still holds without a gap, and
+//! which records of earlier epochs are void. Pure arithmetic on numbers that the lanes report.
+
+use crate::keys::{LaneId, Revision};
+
+/// One reign of one serving node, counted from 1; 0 is nobody's.
+pub type Epoch = u64;
+
+/// What a new epoch commits in lane 0 before it serves.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct EpochRecord {
+    /// The epoch that begins.
+    pub epoch: Epoch,
+    /// P: the highest revision such that none up to it is missing in the lanes.
+    pub cut: Revision,
+    /// Per lane the barrier's (index, term): what lies below it belongs to earlier epochs.
+    pub barriers: Vec<(u64, u64)>,
+}
+
+impl EpochRecord {
+    /// Whether a record at `index` of `lane` with revision or stamp `at` is void: written before
+    /// this epoch, above its cut.
+    #[must_use]
+    pub fn voids(&self, lane: LaneId, index: u64, at: Revision) -> bool {
+        self.barriers
+            .get(usize::from(lane.0))
+            .is_some_and(|&(barrier, _)| index < barrier && at > self.cut)
+    }
+}
+
+/// Whether any epoch voids the record.
+#[must_use]
+pub fn is_void(epochs: &[EpochRecord], lane: LaneId, index: u64, at: Revision) -> bool {
+    epochs.iter().any(|epoch| epoch.voids(lane, index, at))
+}
+
+/// Revisions that a lane holds, as ascending runs `first..=last` that do not touch.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Runs(Vec<(Revision, Revision)>);
+
+impl Runs {
+    /// Adds one revision, above all that were added before.
+    pub fn push(&mut self, revision: Revision) {
+        match self.0.last_mut() {
+            Some((_, last)) if last.next() == revision => *last = revision,
+            Some((_, last)) if *last >= revision => {
+                panic!("revision {revision:?} after {last:?}: a lane's revisions only grow")
+            }
+            _ => self.0.push((revision, revision)),
+        }
+    }
+}
+
+/// P of R5: the highest revision such that none from `base` (already held elsewhere) up to it is
+/// missing in the lanes. O(runs · log runs).
+#[must_use]
+pub fn cut(base: Revision, lanes: &[Runs]) -> Revision {
+    let mut runs: Vec<_> = lanes.iter().flat_map(|lane| lane.0.iter().copied()).collect();
+    runs.sort_unstable();
+    let mut held = base;
+    for (first, last) in runs {
+        if first > held.next() {
+            break;
+        }
+        held = held.max(last);
+    }
+    held
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runs(revisions: &[i64]) -> Runs {
+        let mut runs = Runs::default();
+        revisions.iter().for_each(|&r| runs.push(Revision(r)));
+        runs
+    }
+
+    #[test]
+    fn the_cut_is_the_longest_prefix_without_a_gap() {
+        assert_eq!(cut(Revision(1), &[runs(&[]), runs(&[])]), Revision(1));
+        assert_eq!(cut(Revision(1), &[runs(&[2, 4]), runs(&[3, 6])]), Revision(4));
+        assert_eq!(cut(Revision(1), &[runs(&[3, 4])]), Revision(1));
+        assert_eq!(cut(Revision(5), &[runs(&[2, 3, 6])]), Revision(6));
+    }
+
+    #[test]
+    fn only_older_records_above_the_cut_are_void() {
+        let epoch =
+            EpochRecord { epoch: 3, cut: Revision(10), barriers: vec![(7, 2), (9, 2)] };
+        assert!(epoch.voids(LaneId(0), 6, Revision(11)));
+        assert!(!epoch.voids(LaneId(0), 6, Revision(10)));
+        assert!(!epoch.voids(LaneId(0), 8, Revision(11)), "written by the new epoch");
+        assert!(epoch.voids(LaneId(1), 8, Revision(11)));
+    }
+}

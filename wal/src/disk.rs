@@ -1,0 +1,111 @@
+//! What a log needs of a disk. It knows no frames: a disk moves blocks of numbered files and says
+//! when they are safe. There are two, since production and simulation really differ here.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use crate::buffer::Buffer;
+
+pub mod direct;
+pub mod memory;
+
+/// A segment file as it is found at start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentFile {
+    /// Its number.
+    pub segment: u64,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// What became of something that was started.
+#[derive(Debug)]
+pub enum Completion {
+    /// A write ended: how many bytes are safely on the disk, and the buffer back.
+    Written {
+        /// As given to [`Disk::write`].
+        token: u64,
+        /// As given to [`Disk::write`].
+        buffer: Buffer,
+        /// Bytes written and durable; fewer than asked is as bad as an error.
+        result: io::Result<usize>,
+    },
+    /// A segment is ready to be written to, or could not be made.
+    Prepared {
+        /// As given to [`Disk::prepare`].
+        segment: u64,
+        /// Whether it worked.
+        result: io::Result<()>,
+    },
+    /// A segment is gone, or could not be taken away.
+    Retired {
+        /// As given to [`Disk::retire`].
+        segment: u64,
+        /// Whether it worked.
+        result: io::Result<()>,
+    },
+}
+
+/// The files of one log.
+///
+/// `list`, `read` and `sync` serve the start and may wait. The others only begin something, whose
+/// end `reap` reports; ends come in any order.
+pub trait Disk {
+    /// The segments that exist, in any order. Files that were never finished are no segments and
+    /// are removed or reused.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    fn list(&mut self) -> io::Result<Vec<SegmentFile>>;
+
+    /// Reads a segment from its beginning into `buffer`, up to the buffer's length or the end of
+    /// the file, and returns how much that was.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    fn read(&mut self, segment: u64, buffer: &mut Buffer) -> io::Result<usize>;
+
+    /// Makes what an earlier process wrote to this segment durable. A write that was in flight
+    /// when that process died may be readable without being safe.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    fn sync(&mut self, segment: u64) -> io::Result<()>;
+
+    /// Begins to make a segment: a file of `bytes`, all of it written once (zeros, or the remains
+    /// of a retired segment), that begins with `header`. When it is reported prepared, file,
+    /// header and name survive a power cut; before that the name does not exist.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    fn prepare(&mut self, segment: u64, bytes: u64, header: Buffer) -> io::Result<()>;
+
+    /// Begins to take a segment away, keeping the file for a later `prepare` if that is useful.
+    /// Retirements take effect in the order in which they were asked.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    fn retire(&mut self, segment: u64) -> io::Result<()>;
+
+    /// Begins a durable write of whole blocks. `token` comes back with its completion.
+    ///
+    /// # Errors
+    /// Whatever the operating system says. The caller then treats the write as failed.
+    fn write(
+        &mut self,
+        token: u64,
+        segment: u64,
+        offset_bytes: u64,
+        buffer: Buffer,
+    ) -> io::Result<()>;
+
+    /// The next completion. With `wait` it waits for one as long as anything is under way;
+    /// without, it makes no system call when there is none.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    fn reap(&mut self, wait: bool) -> io::Result<Option<Completion>>;
+
+    /// A descriptor that becomes readable (an eventfd of 8 bytes) when `reap` has something.
+    fn wake_fd(&self) -> Option<RawFd>;
+}

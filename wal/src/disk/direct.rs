@@ -1,0 +1,1 @@
+//! O_DIRECT files over an io_uring ring.

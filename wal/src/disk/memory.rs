@@ -1,0 +1,1 @@
+//! A disk in memory that tears, drops and fails under a seed.

@@ -1,0 +1,513 @@
+//! Reads a log from its first segment, finds its end, and tells a torn tail from damage. It
+//! changes nothing on the disk; it says what has to be overwritten before the log goes on.
+//!
+//! Frames form one chain: each names the checksum of the one before, and is valid only for its use
+//! of its file. After a frame at most three places can hold the next one: right behind it (same
+//! group), the next block (next group), or the first block of the next segment. When none of them
+//! does, the log ends here or is damaged here, and every valid frame anywhere behind this point is
+//! asked what it knew to be durable when it was written:
+//!
+//! - Some frame says `acked_through` ≥ the sequence that is missing: that record was reported
+//!   durable and is gone. This is damage ([`Error::Corrupt`]), and nothing is changed.
+//! - No frame says so: what is missing was never reported durable, as far as anyone can know. With
+//!   two writes in flight the later one may be whole; it is dropped with the earlier.
+//!
+//! **Why a dropped tail stays dropped.** [`Found::voids`] lists every block behind the end that
+//! holds anything with the mark of its segment. The log overwrites them with zeros, durably, before
+//! it accepts a record, and goes on at the next block. A power cut in between leaves a subset of
+//! the same blocks, none of which continues the chain, so the next recovery decides alike. The rest
+//! of a block that holds valid frames is never overwritten: a torn frame there can not become whole
+//! later, since its missing part would have to appear in blocks that now belong to other groups,
+//! which begin with a frame of their own. Records that were recovered without proof that they had
+//! been reported are made durable and sealed first, since from now on they count as reported.
+
+use std::collections::BTreeMap;
+
+use crate::buffer::{BLOCK_BYTES, Buffer};
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::options::Options;
+use crate::record::{self, CARRY, FIRST, FRAME_ALIGN, Frame, HEADER_BYTES, LAST, SEAL, Sequence};
+use crate::segment::{self, FIRST_FRAME, Key, SegmentHeader};
+
+/// A record as recovery hands it out.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// The caller's lane.
+    pub lane: u16,
+    /// The caller's kind.
+    pub kind: u8,
+    /// Whether this is carried state, repeated at the head of a segment. Of carried and ordinary
+    /// records of one lane and kind the one that comes last holds.
+    pub carry: bool,
+    /// Its place; carried state has that of the record before it.
+    pub sequence: Sequence,
+    /// The segment in which it begins.
+    pub segment: u64,
+    /// What was appended.
+    pub payload: &'a [u8],
+}
+
+/// What recovery found, besides the records themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Ordinary records handed out.
+    pub records: u64,
+    /// Carried records handed out.
+    pub carries: u64,
+    /// Payload bytes handed out.
+    pub bytes: u64,
+    /// Segments that exist.
+    pub segments: u64,
+    /// The oldest segment.
+    pub oldest_segment: u64,
+    /// The newest record handed out.
+    pub newest: Sequence,
+    /// Where an unfinished tail was dropped, if there was one.
+    pub torn: Option<Torn>,
+}
+
+/// The place of a dropped tail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Torn {
+    /// The segment file.
+    pub file: String,
+    /// Where what was dropped begins.
+    pub offset_bytes: u64,
+}
+
+/// Blocks behind the end that must be zero before the log goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Void {
+    pub(crate) segment: u64,
+    pub(crate) from_bytes: u64,
+    pub(crate) to_bytes: u64,
+}
+
+/// Everything the log needs to go on.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) recovered: Recovered,
+    pub(crate) headers: Vec<SegmentHeader>,
+    /// Index into `headers` of the segment that holds the end.
+    pub(crate) current: usize,
+    /// The block where the next group goes.
+    pub(crate) offset_bytes: u64,
+    /// Checksum of the last frame.
+    pub(crate) previous: u32,
+    /// The newest sequence that was ever begun, whole or not.
+    pub(crate) begun: u64,
+    /// The highest `acked_through` that the log itself tells.
+    pub(crate) acked_through: u64,
+    pub(crate) voids: Vec<Void>,
+    pub(crate) carried: BTreeMap<(u16, u8), Box<[u8]>>,
+    /// Per segment the first sequence that begins in it or later.
+    pub(crate) begins: BTreeMap<u64, u64>,
+}
+
+/// Reads every segment of the log in order and hands each whole record to `visit`.
+///
+/// # Errors
+/// As [`crate::Log::open`]. Records may have been handed out before damage is found.
+pub(crate) fn recover<D: Disk>(
+    disk: &mut D,
+    options: &Options,
+    visit: &mut dyn FnMut(Record<'_>),
+) -> Result<Found, Error> {
+    let headers = headers(disk, options)?;
+    let mut chain = Chain::new(headers.first().map_or(1, |header| header.segment));
+    let mut found = Found {
+        recovered: Recovered {
+            segments: headers.len() as u64,
+            oldest_segment: headers.first().map_or(0, |header| header.segment),
+            ..Recovered::default()
+        },
+        current: 0,
+        offset_bytes: FIRST_FRAME,
+        previous: 0,
+        begun: 0,
+        acked_through: 0,
+        voids: Vec::new(),
+        carried: BTreeMap::new(),
+        begins: BTreeMap::new(),
+        headers,
+    };
+    let mut tail = Tail::default();
+    let mut buffer = Buffer::with_capacity(BLOCK_BYTES);
+    for index in 0..found.headers.len() {
+        let header = found.headers[index];
+        read_whole(disk, options, &header, &mut buffer)?;
+        let key = header.key();
+        let begins = tail.missing.is_none() && chain.continues_at(&buffer, FIRST_FRAME, key);
+        if begins || index == 0 {
+            // Whatever the segment before holds behind its last frame, the chain goes on here.
+            tail = Tail::default();
+            found.current = index;
+            found.begins.insert(header.segment, chain.next_begin(&buffer, key));
+            let end = chain.walk(&buffer, &header, &mut found, visit);
+            found.offset_bytes = end.next_multiple_of(BLOCK_BYTES as u64);
+            tail.search(&buffer, &header, end);
+        } else {
+            tail.search(&buffer, &header, FIRST_FRAME);
+            tail.missing.get_or_insert(index);
+        }
+    }
+    tail.judge(&chain, &found, options)?;
+    found.recovered.torn = tail.torn(&found, options);
+    found.recovered.newest = Sequence(chain.whole);
+    found.voids = tail.voids;
+    found.previous = chain.previous;
+    found.begun = chain.begun;
+    found.acked_through = chain.acked_through;
+    Ok(found)
+}
+
+/// The headers of all segments, in order and without gaps.
+fn headers<D: Disk>(disk: &mut D, options: &Options) -> Result<Vec<SegmentHeader>, Error> {
+    let mut files = disk
+        .list()
+        .map_err(|source| Error::io("list", "", 0, source))?;
+    files.sort_unstable_by_key(|file| file.segment);
+    let mut headers: Vec<SegmentHeader> = Vec::with_capacity(files.len());
+    let mut block = Buffer::zeroed(BLOCK_BYTES);
+    for file in files {
+        if let Some(before) = headers.last()
+            && file.segment != before.segment + 1
+        {
+            return Err(Error::Missing {
+                file: segment::file_name(options.log, before.segment + 1),
+            });
+        }
+        let read = read(disk, options, file.segment, &mut block)?;
+        let header = SegmentHeader::decode(&block[..read], options, file.segment)?;
+        if header.segment_bytes != file.bytes {
+            // The file had its full size, synced, before it got its name.
+            return Err(Error::Corrupt {
+                file: segment::file_name(options.log, file.segment),
+                segment: file.segment,
+                offset_bytes: file.bytes.min(header.segment_bytes),
+                lane: None,
+            });
+        }
+        headers.push(header);
+    }
+    Ok(headers)
+}
+
+fn read<D: Disk>(
+    disk: &mut D,
+    options: &Options,
+    segment: u64,
+    buffer: &mut Buffer,
+) -> Result<usize, Error> {
+    disk.read(segment, buffer).map_err(|source| {
+        Error::io("read", segment::file_name(options.log, segment), 0, source)
+    })
+}
+
+/// Reads all of a segment into `buffer`, which grows if it must.
+fn read_whole<D: Disk>(
+    disk: &mut D,
+    options: &Options,
+    header: &SegmentHeader,
+    buffer: &mut Buffer,
+) -> Result<(), Error> {
+    let bytes = usize::try_from(header.segment_bytes).expect("at most 1 GiB");
+    if buffer.capacity() < bytes {
+        *buffer = Buffer::with_capacity(bytes);
+    }
+    buffer.grow_to(bytes);
+    let read = read(disk, options, header.segment, buffer)?;
+    if read < bytes {
+        return Err(Error::Corrupt {
+            file: segment::file_name(options.log, header.segment),
+            segment: header.segment,
+            offset_bytes: read as u64,
+            lane: None,
+        });
+    }
+    Ok(())
+}
+
+/// What is open when the next frame comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Open {
+    /// Nothing: the next record frame begins a record.
+    Nothing,
+    /// A record whose beginning was read.
+    Part,
+    /// A record whose beginning may have been recycled.
+    Orphan,
+}
+
+/// The chain of frames, as far as it was read.
+#[derive(Debug)]
+struct Chain {
+    /// Whether the place in the chain is known. It is not before the first frame of a log whose
+    /// first segments were recycled.
+    known: bool,
+    previous: u32,
+    /// The newest sequence begun.
+    begun: u64,
+    /// The newest sequence of a whole record.
+    whole: u64,
+    acked_through: u64,
+    open: Open,
+    /// The payload of the open record so far, and where that record begins.
+    parts: Vec<u8>,
+    parts_segment: u64,
+}
+
+impl Chain {
+    fn new(first_segment: u64) -> Chain {
+        Chain {
+            known: first_segment == 1,
+            previous: 0,
+            begun: 0,
+            whole: 0,
+            acked_through: 0,
+            open: Open::Nothing,
+            parts: Vec::new(),
+            parts_segment: 0,
+        }
+    }
+
+    /// The oldest sequence that is missing when no further frame is found.
+    fn missing(&self) -> u64 {
+        match self.open {
+            Open::Nothing => self.begun + 1,
+            Open::Part | Open::Orphan => self.begun,
+        }
+    }
+
+    fn continues_at(&self, bytes: &[u8], at: u64, key: Key) -> bool {
+        self.next(bytes, at, key).is_some()
+    }
+
+    /// The frame at `at`, if it is valid and the next one of the chain.
+    fn next<'a>(&self, bytes: &'a [u8], at: u64, key: Key) -> Option<Frame<'a>> {
+        let frame = record::decode(bytes, usize::try_from(at).ok()?, key)?;
+        let header = &frame.header;
+        let follows = match header.flags {
+            CARRY | SEAL => header.sequence == self.begun,
+            flags if flags & FIRST != 0 => header.sequence == self.begun + 1,
+            _ => header.sequence == self.begun && self.open != Open::Nothing,
+        };
+        (!self.known || (follows && header.previous == self.previous)).then_some(frame)
+    }
+
+    /// The first sequence that begins in the segment `bytes` or later.
+    fn next_begin(&self, bytes: &[u8], key: Key) -> u64 {
+        let first = self.next(bytes, FIRST_FRAME, key);
+        first.map_or(self.begun + 1, |frame| {
+            frame.header.sequence + u64::from(frame.header.flags & FIRST == 0)
+        })
+    }
+
+    /// Follows the chain through a segment and returns where its last frame ends.
+    fn walk(
+        &mut self,
+        bytes: &[u8],
+        header: &SegmentHeader,
+        found: &mut Found,
+        visit: &mut dyn FnMut(Record<'_>),
+    ) -> u64 {
+        let key = header.key();
+        let mut at = FIRST_FRAME;
+        loop {
+            let block = at.next_multiple_of(BLOCK_BYTES as u64);
+            let places = [at, block];
+            let next = places
+                .iter()
+                .find_map(|&place| Some((place, self.next(bytes, place, key)?)));
+            let Some((place, frame)) = next else {
+                return at;
+            };
+            self.accept(&frame, header.segment, found, visit);
+            at = place + record::frame_bytes(frame.payload.len()) as u64;
+        }
+    }
+
+    fn accept(
+        &mut self,
+        frame: &Frame<'_>,
+        segment: u64,
+        found: &mut Found,
+        visit: &mut dyn FnMut(Record<'_>),
+    ) {
+        let header = &frame.header;
+        if !self.known {
+            self.known = true;
+            self.begun = header.sequence - u64::from(header.flags & FIRST != 0);
+            self.whole = self.begun.saturating_sub(1);
+            self.open = Open::Orphan;
+        }
+        self.previous = frame.crc;
+        self.acked_through = self.acked_through.max(header.acked_through);
+        match header.flags {
+            SEAL => {
+                // A seal is written when nothing waits, so what is open was given up.
+                self.open = Open::Nothing;
+                self.whole = self.whole.max(header.acked_through);
+            }
+            CARRY => found.hand_out(self.record(frame, segment, frame.payload), visit),
+            _ => self.accept_part(frame, segment, found, visit),
+        }
+    }
+
+    fn accept_part(
+        &mut self,
+        frame: &Frame<'_>,
+        segment: u64,
+        found: &mut Found,
+        visit: &mut dyn FnMut(Record<'_>),
+    ) {
+        let header = &frame.header;
+        let first = header.flags & FIRST != 0;
+        let last = header.flags & LAST != 0;
+        if first {
+            // A record that was open was cut off by a crash and is given up.
+            self.begun = header.sequence;
+            self.open = Open::Part;
+            self.parts.clear();
+            self.parts_segment = segment;
+        }
+        if self.open == Open::Part {
+            if first && last {
+                found.hand_out(self.record(frame, segment, frame.payload), visit);
+            } else {
+                self.parts.extend_from_slice(frame.payload);
+                if last {
+                    let record = self.record(frame, self.parts_segment, &self.parts);
+                    found.hand_out(record, visit);
+                    self.parts = Vec::new();
+                }
+            }
+        }
+        if last {
+            self.open = Open::Nothing;
+            self.whole = header.sequence;
+        }
+    }
+
+    fn record<'a>(&self, frame: &Frame<'_>, segment: u64, payload: &'a [u8]) -> Record<'a> {
+        Record {
+            lane: frame.header.lane,
+            kind: frame.header.kind,
+            carry: frame.header.flags == CARRY,
+            sequence: Sequence(frame.header.sequence),
+            segment,
+            payload,
+        }
+    }
+}
+
+impl Found {
+    fn hand_out(&mut self, record: Record<'_>, visit: &mut dyn FnMut(Record<'_>)) {
+        let who = (record.lane, record.kind);
+        if record.carry {
+            self.recovered.carries += 1;
+            self.carried.insert(who, record.payload.into());
+        } else {
+            self.recovered.records += 1;
+            if let Some(state) = self.carried.get_mut(&who) {
+                *state = record.payload.into();
+            }
+        }
+        self.recovered.bytes += record.payload.len() as u64;
+        visit(record);
+    }
+}
+
+/// What lies behind the end of the chain.
+#[derive(Debug, Default)]
+struct Tail {
+    /// Index of the first segment that does not continue the chain.
+    missing: Option<usize>,
+    /// The highest `acked_through` of any valid frame.
+    acked_through: u64,
+    voids: Vec<Void>,
+    /// Where a reader would look first: segment, offset and what the frame there says of its lane.
+    suspect: Option<(u64, u64, Option<u16>)>,
+}
+
+impl Tail {
+    /// Looks at every place of a segment from `end` on where a frame can begin.
+    fn search(&mut self, bytes: &[u8], header: &SegmentHeader, end: u64) {
+        let key = header.key();
+        let end = usize::try_from(end).expect("at most 1 GiB");
+        let block = end.next_multiple_of(BLOCK_BYTES);
+        let mut marked_to = end;
+        let mut at = end;
+        while at + HEADER_BYTES <= bytes.len() {
+            if !record::is_marked(bytes, at, key) {
+                at += FRAME_ALIGN;
+                continue;
+            }
+            let frame = record::decode(bytes, at, key);
+            let frame_bytes = frame.map_or(HEADER_BYTES, |frame| {
+                self.acked_through = self.acked_through.max(frame.header.acked_through);
+                record::frame_bytes(frame.payload.len())
+            });
+            at += frame_bytes;
+            marked_to = at;
+        }
+        self.suspect(bytes, header, end, marked_to > end);
+        let to = marked_to.next_multiple_of(BLOCK_BYTES);
+        if to > block {
+            self.voids.push(Void {
+                segment: header.segment,
+                from_bytes: block as u64,
+                to_bytes: to as u64,
+            });
+        }
+    }
+
+    /// Names the place where the next frame should have been: behind the last one if something is
+    /// there, else at the next block, else at the head of the next segment.
+    fn suspect(&mut self, bytes: &[u8], header: &SegmentHeader, end: usize, marked: bool) {
+        if self.suspect.is_some() {
+            return;
+        }
+        let block = end.next_multiple_of(BLOCK_BYTES);
+        let remains = &bytes[end..block.min(end + HEADER_BYTES)];
+        let at = if remains.iter().any(|&byte| byte != 0) {
+            end
+        } else if marked {
+            block
+        } else {
+            return;
+        };
+        let lane = record::is_marked(bytes, at, header.key())
+            .then(|| record::header(&bytes[at..]).lane);
+        self.suspect = Some((header.segment, at as u64, lane));
+    }
+
+    /// # Errors
+    /// [`Error::Corrupt`] if anything that was reported durable is missing.
+    fn judge(&self, chain: &Chain, found: &Found, options: &Options) -> Result<(), Error> {
+        // A log is recycled only up to a segment whose first group is durable.
+        let headless = !chain.known && !found.headers.is_empty();
+        if !headless && self.acked_through < chain.missing() {
+            return Ok(());
+        }
+        let current = found.headers[found.current].segment;
+        let (segment, offset_bytes, lane) =
+            self.suspect.unwrap_or((current, found.offset_bytes, None));
+        Err(Error::Corrupt {
+            file: segment::file_name(options.log, segment),
+            segment,
+            offset_bytes,
+            lane,
+        })
+    }
+
+    fn torn(&self, found: &Found, options: &Options) -> Option<Torn> {
+        let (segment, offset_bytes, _) = self.suspect?;
+        let _ = found;
+        Some(Torn {
+            file: segment::file_name(options.log, segment),
+            offset_bytes,
+        })
+    }
+}
