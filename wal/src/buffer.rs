@@ -25,14 +25,8 @@ impl Buffer {
         let layout = layout(capacity_bytes);
         // SAFETY: the layout has a size above zero.
         let start = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start) else {
-            handle_alloc_error(layout)
-        };
-        Buffer {
-            start,
-            capacity_bytes,
-            len_bytes: 0,
-        }
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        Buffer { start, capacity_bytes, len_bytes: 0 }
     }
 
     /// A buffer of `bytes` zeros.

@@ -74,6 +74,12 @@ pub enum Error {
         /// The newest version that this release reads.
         supported: u32,
     },
+    /// Another process has the directory.
+    #[error("{directory}: locked, another process is using it")]
+    Locked {
+        /// The directory.
+        directory: String,
+    },
     /// The machine or the filesystem lacks something that the log cannot do without.
     #[error("{what} does not work in {directory}: {source}")]
     Unsupported {
@@ -96,12 +102,7 @@ impl Error {
         offset_bytes: u64,
         source: io::Error,
     ) -> Error {
-        Error::Io {
-            op,
-            file: file.into(),
-            offset_bytes,
-            source: Arc::new(source),
-        }
+        Error::Io { op, file: file.into(), offset_bytes, source: Arc::new(source) }
     }
 }
 

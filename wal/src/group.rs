@@ -100,10 +100,7 @@ impl Queue {
         let total: usize = payload.iter().map(|part| part.len()).sum();
         assert!(total <= record::PAYLOAD_BYTES_MAX, "a record above 1 GiB");
         let sequence = self.skip();
-        let mut source = Gather {
-            parts: payload,
-            done: 0,
-        };
+        let mut source = Gather { parts: payload, done: 0 };
         let mut remaining = total;
         let mut flags = FIRST;
         self.make_room(record::frame_bytes(total));
@@ -142,11 +139,7 @@ impl Queue {
     pub(crate) fn seal(&mut self) {
         self.make_room(HEADER_BYTES);
         let group = self.groups.back_mut().expect("make_room leaves a group");
-        let header = Header {
-            sequence: self.newest,
-            flags: SEAL,
-            ..Header::default()
-        };
+        let header = Header { sequence: self.newest, flags: SEAL, ..Header::default() };
         record::begin(&mut group.buffer, &header);
         self.waiting_bytes += HEADER_BYTES;
     }
@@ -176,16 +169,8 @@ impl Queue {
     }
 
     fn open_group(&mut self) {
-        let buffer = self
-            .pool
-            .pop()
-            .unwrap_or_else(|| Buffer::with_capacity(self.group_bytes_max));
-        self.groups.push_back(Group {
-            buffer,
-            ends: None,
-            records: 0,
-            carries: Vec::new(),
-        });
+        let buffer = self.pool.pop().unwrap_or_else(|| Buffer::with_capacity(self.group_bytes_max));
+        self.groups.push_back(Group { buffer, ends: None, records: 0, carries: Vec::new() });
     }
 }
 
@@ -194,10 +179,8 @@ pub(crate) fn with_head<'a>(
     carries: impl Iterator<Item = (&'a (u16, u8), &'a Box<[u8]>)> + Clone,
     group: &Group,
 ) -> Buffer {
-    let head_bytes: usize = carries
-        .clone()
-        .map(|(_, state)| record::frame_bytes(state.len()))
-        .sum();
+    let head_bytes: usize =
+        carries.clone().map(|(_, state)| record::frame_bytes(state.len())).sum();
     let mut buffer = Buffer::with_capacity(head_bytes + group.buffer.len());
     let sequence = group.begun_before();
     for (&(lane, kind), state) in carries {

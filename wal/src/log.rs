@@ -138,9 +138,7 @@ impl<D: Disk> Log<D> {
         }
         let mut log = Log::resume(disk, options, found, epoch);
         if carry_bytes(&log.carried) > log.options.carry_bytes_max() {
-            return Err(Error::Options(
-                "segment_bytes is too small for the carried state",
-            ));
+            return Err(Error::Options("segment_bytes is too small for the carried state"));
         }
         if !log.is_sealed() {
             // What was handed out counts as reported from now on, so it needs its proof first.
@@ -164,18 +162,11 @@ impl<D: Disk> Log<D> {
             seal_due: None,
             now_ms: 0,
             previous: found.previous,
-            current: Place {
-                header,
-                offset_bytes: found.offset_bytes,
-            },
+            current: Place { header, offset_bytes: found.offset_bytes },
             ready: found.headers[found.current + 1..].iter().copied().collect(),
             preparing: None,
             epoch,
-            segments: Segments {
-                begins: found.begins,
-                headed: header.segment,
-                carries_from: 0,
-            },
+            segments: Segments { begins: found.begins, headed: header.segment, carries_from: 0 },
             carried: found.carried,
             failed: None,
             stats: Stats::default(),
@@ -318,10 +309,7 @@ impl<D: Disk> Log<D> {
     /// Where the next group goes, unless it needs a new segment.
     #[must_use]
     pub fn position(&self) -> Position {
-        Position {
-            segment: self.current.header.segment,
-            offset_bytes: self.current.offset_bytes,
-        }
+        Position { segment: self.current.header.segment, offset_bytes: self.current.offset_bytes }
     }
 
     /// The segment in which this record begins; for one that is not written yet, a lower bound.
@@ -329,10 +317,7 @@ impl<D: Disk> Log<D> {
     #[must_use]
     pub fn segment_of(&self, sequence: Sequence) -> Option<u64> {
         let begins = self.segments.begins.iter().rev();
-        begins
-            .filter(|&(_, &first)| first <= sequence.0)
-            .map(|(&segment, _)| segment)
-            .next()
+        begins.filter(|&(_, &first)| first <= sequence.0).map(|(&segment, _)| segment).next()
     }
 
     /// The oldest segment that the log still has.
@@ -438,11 +423,9 @@ impl<D: Disk> Log<D> {
             wait = false;
             match completion {
                 None => break,
-                Some(Completion::Written {
-                    token,
-                    buffer,
-                    result,
-                }) => self.written(token, buffer, result)?,
+                Some(Completion::Written { token, buffer, result }) => {
+                    self.written(token, buffer, result)?
+                }
                 Some(Completion::Prepared { segment, result }) => {
                     self.io("prepare", segment, 0, result)?;
                     self.ready.extend(self.preparing.take());
@@ -531,10 +514,7 @@ impl<D: Disk> Log<D> {
             group.buffer = buffer;
             self.segments.begins.insert(header.segment, group.begun_before() + 1);
             buffer = group::with_head(self.carried.iter(), &group);
-            self.current = Place {
-                header,
-                offset_bytes: FIRST_FRAME,
-            };
+            self.current = Place { header, offset_bytes: FIRST_FRAME };
             self.stats.segments += 1;
         }
         let key = self.current.header.key();
@@ -597,8 +577,7 @@ fn first_segment<D: Disk>(
 ) -> Result<SegmentHeader, Error> {
     let header = SegmentHeader::new(options, 1, epoch);
     let failed = |source| Error::io("prepare", segment::file_name(options.log, 1), 0, source);
-    disk.prepare(1, header.segment_bytes, header.encode())
-        .map_err(failed)?;
+    disk.prepare(1, header.segment_bytes, header.encode()).map_err(failed)?;
     match disk.reap(true).map_err(failed)? {
         Some(Completion::Prepared { result, .. }) => result.map_err(failed)?,
         other => unreachable!("only a segment was asked for, not {other:?}"),
@@ -615,10 +594,7 @@ fn make_safe<D: Disk>(disk: &mut D, options: &Options, found: &Found) -> Result<
             Error::io("sync", segment::file_name(options.log, header.segment), 0, source)
         })?;
     }
-    found
-        .voids
-        .iter()
-        .try_for_each(|void| overwrite(disk, options, void))
+    found.voids.iter().try_for_each(|void| overwrite(disk, options, void))
 }
 
 fn overwrite<D: Disk>(disk: &mut D, options: &Options, void: &Void) -> Result<(), Error> {
@@ -628,12 +604,11 @@ fn overwrite<D: Disk>(disk: &mut D, options: &Options, void: &Void) -> Result<()
         let failed = |source| {
             Error::io("overwrite", segment::file_name(options.log, void.segment), at, source)
         };
-        disk.write(0, void.segment, at, Buffer::zeroed(bytes))
-            .map_err(failed)?;
+        disk.write(0, void.segment, at, Buffer::zeroed(bytes)).map_err(failed)?;
         match disk.reap(true).map_err(failed)? {
-            Some(Completion::Written { result, .. }) => result
-                .and_then(|written| short_is_failed(written, bytes))
-                .map_err(failed)?,
+            Some(Completion::Written { result, .. }) => {
+                result.and_then(|written| short_is_failed(written, bytes)).map_err(failed)?
+            }
             other => unreachable!("only a write was asked for, not {other:?}"),
         }
         at += bytes as u64;

@@ -91,14 +91,8 @@ impl Options {
                 group >= block && group <= self.segment_bytes / 2,
                 "group_bytes_max must lie between 4 KiB and half a segment",
             ),
-            (
-                (1..=2).contains(&self.in_flight_max),
-                "in_flight_max must be 1 or 2",
-            ),
+            ((1..=2).contains(&self.in_flight_max), "in_flight_max must be 1 or 2"),
         ];
-        rules
-            .iter()
-            .find(|(holds, _)| !holds)
-            .map_or(Ok(()), |(_, rule)| Err(Error::Options(rule)))
+        rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, rule)| Err(Error::Options(rule)))
     }
 }

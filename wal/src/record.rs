@@ -13,10 +13,7 @@ pub const HEADER_BYTES: usize = 40;
 /// Frames begin at multiples of this.
 pub const FRAME_ALIGN: usize = 8;
 
-const _: () = assert!(
-    HEADER_BYTES.is_multiple_of(FRAME_ALIGN),
-    "payloads must start aligned too"
-);
+const _: () = assert!(HEADER_BYTES.is_multiple_of(FRAME_ALIGN), "payloads must start aligned too");
 
 /// The place of a record in its log: the first is 1, each later one is one more. Zero stands for
 /// "none yet".
@@ -133,11 +130,7 @@ pub fn decode(bytes: &[u8], at: usize, key: Key) -> Option<Frame<'_>> {
     }
     let crc = read_u32(frame, 0);
     let sum = crc32c::crc32c_append(key.seed, &frame[4..end]);
-    (crc == sum).then_some(Frame {
-        header,
-        crc,
-        payload: &frame[HEADER_BYTES..end],
-    })
+    (crc == sum).then_some(Frame { header, crc, payload: &frame[HEADER_BYTES..end] })
 }
 
 /// The fields of a header, unchecked. `frame` holds at least [`HEADER_BYTES`].
@@ -210,12 +203,9 @@ mod tests {
     #[test]
     fn a_frame_is_valid_for_one_use_of_one_file_only() {
         let bytes = two_frames(Key::new(1, 2, 3, 4));
-        for other in [
-            Key::new(0, 2, 3, 4),
-            Key::new(1, 3, 3, 4),
-            Key::new(1, 2, 4, 4),
-            Key::new(1, 2, 3, 5),
-        ] {
+        for other in
+            [Key::new(0, 2, 3, 4), Key::new(1, 3, 3, 4), Key::new(1, 2, 4, 4), Key::new(1, 2, 3, 5)]
+        {
             assert!(decode(&bytes, 0, other).is_none());
         }
     }

@@ -164,9 +164,7 @@ pub(crate) fn recover<D: Disk>(
 
 /// The headers of all segments, in order and without gaps.
 fn headers<D: Disk>(disk: &mut D, options: &Options) -> Result<Vec<SegmentHeader>, Error> {
-    let mut files = disk
-        .list()
-        .map_err(|source| Error::io("list", "", 0, source))?;
+    let mut files = disk.list().map_err(|source| Error::io("list", "", 0, source))?;
     files.sort_unstable_by_key(|file| file.segment);
     let mut headers: Vec<SegmentHeader> = Vec::with_capacity(files.len());
     let mut block = Buffer::zeroed(BLOCK_BYTES);
@@ -200,9 +198,8 @@ fn read<D: Disk>(
     segment: u64,
     buffer: &mut Buffer,
 ) -> Result<usize, Error> {
-    disk.read(segment, buffer).map_err(|source| {
-        Error::io("read", segment::file_name(options.log, segment), 0, source)
-    })
+    disk.read(segment, buffer)
+        .map_err(|source| Error::io("read", segment::file_name(options.log, segment), 0, source))
 }
 
 /// Reads all of a segment into `buffer`, which grows if it must.
@@ -317,9 +314,8 @@ impl Chain {
         loop {
             let block = at.next_multiple_of(BLOCK_BYTES as u64);
             let places = [at, block];
-            let next = places
-                .iter()
-                .find_map(|&place| Some((place, self.next(bytes, place, key)?)));
+            let next =
+                places.iter().find_map(|&place| Some((place, self.next(bytes, place, key)?)));
             let Some((place, frame)) = next else {
                 return at;
             };
@@ -478,8 +474,8 @@ impl Tail {
         } else {
             return;
         };
-        let lane = record::is_marked(bytes, at, header.key())
-            .then(|| record::header(&bytes[at..]).lane);
+        let lane =
+            record::is_marked(bytes, at, header.key()).then(|| record::header(&bytes[at..]).lane);
         self.suspect = Some((header.segment, at as u64, lane));
     }
 
@@ -505,9 +501,6 @@ impl Tail {
     fn torn(&self, found: &Found, options: &Options) -> Option<Torn> {
         let (segment, offset_bytes, _) = self.suspect?;
         let _ = found;
-        Some(Torn {
-            file: segment::file_name(options.log, segment),
-            offset_bytes,
-        })
+        Some(Torn { file: segment::file_name(options.log, segment), offset_bytes })
     }
 }

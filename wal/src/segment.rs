@@ -75,10 +75,7 @@ impl Key {
         let mark = bytes.iter().fold(0x811c_9dc5_u32, |mark, byte| {
             (mark ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
         });
-        Key {
-            mark: mark | 1,
-            seed,
-        }
+        Key { mark: mark | 1, seed }
     }
 }
 
@@ -131,12 +128,7 @@ impl SegmentHeader {
     /// - [`Error::NewerFormat`], [`Error::WrongLog`], [`Error::Foreign`] if it is whole but not ours.
     pub fn decode(bytes: &[u8], options: &Options, segment: u64) -> Result<SegmentHeader, Error> {
         let file = file_name(options.log, segment);
-        let corrupt = |file| Error::Corrupt {
-            file,
-            segment,
-            offset_bytes: 0,
-            lane: None,
-        };
+        let corrupt = |file| Error::Corrupt { file, segment, offset_bytes: 0, lane: None };
         let Some(block) = bytes.first_chunk::<BLOCK_BYTES>() else {
             return Err(corrupt(file));
         };
@@ -147,36 +139,21 @@ impl SegmentHeader {
         }
         let found = u32_at(12);
         if found > FORMAT_VERSION {
-            return Err(Error::NewerFormat {
-                file,
-                found,
-                supported: FORMAT_VERSION,
-            });
+            return Err(Error::NewerFormat { file, found, supported: FORMAT_VERSION });
         }
         let header = SegmentHeader {
             log: u16::from_le_bytes([block[16], block[17]]),
             segment: u64_at(24),
             epoch: u64_at(32),
             salt: u64_at(40),
-            owner: Owner {
-                cluster: u64_at(48),
-                member: u64_at(56),
-            },
+            owner: Owner { cluster: u64_at(48), member: u64_at(56) },
             segment_bytes: u64_at(64),
         };
         if header.owner != options.owner {
-            return Err(Error::Foreign {
-                file,
-                expected: options.owner,
-                found: header.owner,
-            });
+            return Err(Error::Foreign { file, expected: options.owner, found: header.owner });
         }
         if header.log != options.log {
-            return Err(Error::WrongLog {
-                file,
-                expected: options.log,
-                found: header.log,
-            });
+            return Err(Error::WrongLog { file, expected: options.log, found: header.log });
         }
         if header.segment != segment {
             return Err(corrupt(file));
@@ -188,7 +165,12 @@ impl SegmentHeader {
 /// The name of a segment file in its directory.
 #[must_use]
 pub fn file_name(log: u16, segment: u64) -> String {
-    format!("{log:05}-{segment:012}.wal")
+    name(log, segment, "wal")
+}
+
+/// A file's name with another suffix, see [`parse_name`].
+pub(crate) fn name(log: u16, segment: u64, suffix: &str) -> String {
+    format!("{log:05}-{segment:012}.{suffix}")
 }
 
 /// The log and segment that a file name stands for, and what follows the numbers: `wal` for a
@@ -217,10 +199,7 @@ mod tests {
         ));
         let mut other = options.clone();
         other.owner.member = 1;
-        assert!(matches!(
-            SegmentHeader::decode(&block, &other, 5),
-            Err(Error::Foreign { .. })
-        ));
+        assert!(matches!(SegmentHeader::decode(&block, &other, 5), Err(Error::Foreign { .. })));
         other = options.clone();
         other.log = 1;
         assert!(matches!(

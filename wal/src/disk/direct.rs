@@ -1,1 +1,421 @@
-//! O_DIRECT files over an io_uring ring.
+//! `O_DIRECT` files over an io_uring ring. It knows files, descriptors and the order of background
+//! chores, but nothing of what is in a group.
+//!
+//! Group writes carry `RWF_DSYNC`, so a completion means that the bytes are on the medium; zero
+//! filling does without, with one fsync at its end. Chores (see [`chore`]) run one after the other
+//! and one operation at a time beside the group writes.
+//!
+//! **A killed process may still write.** Requests that were in flight when a process died can reach
+//! the device a little later, when its successor has already read the log. Each segment is locked
+//! through the same open file that the writes use, and the kernel holds that file until they have
+//! ended; [`Disk::list`] waits for each segment's lock before anything is read.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use io_uring::{opcode, squeue, types};
+
+use crate::buffer::{BLOCK_BYTES, Buffer};
+use crate::disk::{Completion, Disk, SegmentFile};
+use crate::error::Error;
+use crate::segment;
+
+mod chore;
+mod directory;
+mod ring;
+
+pub use directory::Directory;
+
+use chore::{Chore, Outcome, Running, Spare};
+use ring::Ring;
+
+/// Only the owner reads a log: it holds what clients store.
+const FILE_MODE: u32 = 0o600;
+
+/// Retired files kept for reuse. The log prepares one segment at a time.
+const SPARES_MAX: usize = 2;
+
+/// Reads of the start: so many at a time, so much each.
+const READS_MAX: usize = 4;
+const READ_BYTES: usize = 1 << 20;
+
+/// User data of a chore's operation; those of writes count from 1.
+const CHORE: u64 = 0;
+
+/// The files of one log in a [`Directory`].
+///
+/// It may be opened on one thread and used on another. Dropping it waits for what is under way.
+pub struct DirectDisk {
+    directory: Arc<Directory>,
+    log: u16,
+    ring: Ring,
+    files: BTreeMap<u64, SegmentHandle>,
+    spares: Vec<Spare>,
+    writes: BTreeMap<u64, Write>,
+    writes_started: u64,
+    chores: VecDeque<Chore>,
+    running: Option<Running>,
+}
+
+struct SegmentHandle {
+    file: OwnedFd,
+    bytes: u64,
+}
+
+/// A group write under way. The buffer stays here until the kernel is done with it.
+struct Write {
+    token: u64,
+    entry: squeue::Entry,
+    buffer: Buffer,
+}
+
+impl DirectDisk {
+    /// The disk of log `log` in `directory`. Changes nothing but a probe file that it removes.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if io_uring is missing or forbidden or the filesystem refuses direct
+    /// or durable writes; [`Error::Io`] for anything else.
+    pub fn open(directory: &Arc<Directory>, log: u16) -> Result<DirectDisk, Error> {
+        let mut disk = DirectDisk {
+            directory: directory.clone(),
+            log,
+            ring: Ring::new(&directory.name())?,
+            files: BTreeMap::new(),
+            spares: Vec::new(),
+            writes: BTreeMap::new(),
+            writes_started: 0,
+            chores: VecDeque::new(),
+            running: None,
+        };
+        disk.probe()?;
+        Ok(disk)
+    }
+
+    /// Tries one direct and durable write, so that a filesystem that can not do it is named now and
+    /// not at the first commit.
+    fn probe(&mut self) -> Result<(), Error> {
+        let name = self.name(0, "new");
+        let removed = self.directory.remove(&name);
+        if let Err(error) = removed
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(Error::io("remove", name, 0, error));
+        }
+        let opened = self.directory.open_direct(&name, true);
+        let file = opened.map_err(|error| self.refused("O_DIRECT", error))?;
+        self.files.insert(0, SegmentHandle { file: file.into(), bytes: 0 });
+        let started = self.start_write(0, 0, 0, Buffer::zeroed(BLOCK_BYTES));
+        let ended = started.and_then(|()| self.reap_one(true));
+        self.files.remove(&0);
+        let removed = self.directory.remove(&name);
+        let written = ended.and_then(|completion| match completion {
+            Some(Completion::Written { result, .. }) => result.map(drop),
+            _ => unreachable!("only a write was asked for"),
+        });
+        written.map_err(|error| self.refused("a direct write with RWF_DSYNC", error))?;
+        removed.map_err(|error| Error::io("remove", name, 0, error))
+    }
+
+    fn refused(&self, what: &'static str, error: io::Error) -> Error {
+        let directory = self.directory.name();
+        match error.raw_os_error() {
+            Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS) => {
+                Error::Unsupported { what, directory, source: Arc::new(error) }
+            }
+            _ => Error::io("write into", directory, 0, error),
+        }
+    }
+
+    fn start_write(
+        &mut self,
+        token: u64,
+        segment: u64,
+        offset_bytes: u64,
+        buffer: Buffer,
+    ) -> io::Result<()> {
+        let bytes = u32::try_from(buffer.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        self.writes_started += 1;
+        let id = self.writes_started;
+        let entry = opcode::Write::new(self.fd(segment)?, buffer.as_ptr(), bytes)
+            .offset(offset_bytes)
+            .rw_flags(libc::RWF_DSYNC)
+            .build()
+            .user_data(id);
+        let write = Write { token, entry: entry.clone(), buffer };
+        self.writes.insert(id, write);
+        // SAFETY: the buffer stays in `writes`, and its file in `files` (a segment is retired only
+        // when its writes have ended), until the completion was taken; `drop` sees to the rest.
+        unsafe { self.ring.start(&entry) }
+    }
+
+    /// Takes one completion of the ring, and returns it if it is of interest to the log.
+    fn reap_one(&mut self, wait: bool) -> io::Result<Option<Completion>> {
+        while let Some((id, result)) = self.ring.next(wait)? {
+            let cancelled = result.as_ref().is_err_and(is_cancelled);
+            if id == CHORE {
+                if let Some(completion) = self.chore_ended(result, cancelled)? {
+                    return Ok(Some(completion));
+                }
+                continue;
+            }
+            if cancelled {
+                let entry = self.writes[&id].entry.clone();
+                // SAFETY: as in `start_write`; the buffer was not let go.
+                unsafe { self.ring.start(&entry) }?;
+                continue;
+            }
+            let write = self.writes.remove(&id).expect("each write ends once");
+            return Ok(Some(Completion::Written {
+                token: write.token,
+                buffer: write.buffer,
+                result,
+            }));
+        }
+        Ok(None)
+    }
+
+    /// Starts the next chore if none is running.
+    fn start_chores(&mut self) -> io::Result<()> {
+        if self.running.is_some() {
+            return Ok(());
+        }
+        let Some(chore) = self.chores.pop_front() else {
+            return Ok(());
+        };
+        self.running = Some(match chore {
+            Chore::Prepare { segment, bytes, header } => self.begin_prepare(segment, bytes, header),
+            Chore::Retire { segment } => self.begin_retire(segment)?,
+        });
+        self.start_step()
+    }
+
+    fn begin_prepare(&mut self, segment: u64, bytes: u64, header: Buffer) -> Running {
+        let fits = self.spares.iter().position(|spare| spare.bytes == bytes);
+        let spare = fits.map(|index| self.spares.remove(index));
+        let new_name = self.name(segment, "new");
+        Running::prepare(segment, bytes, header, spare, &new_name, &self.name(segment, "wal"))
+    }
+
+    fn begin_retire(&mut self, segment: u64) -> io::Result<Running> {
+        let handle = self.files.remove(&segment).ok_or(io::ErrorKind::NotFound)?;
+        let name = self.name(segment, "wal");
+        if self.spares.len() >= SPARES_MAX {
+            return Ok(Running::remove(segment, &name));
+        }
+        let SegmentHandle { file, bytes } = handle;
+        Ok(Running::put_by(segment, bytes, file, &name, &self.name(segment, "spare")))
+    }
+
+    fn start_step(&mut self) -> io::Result<()> {
+        let running = self.running.as_ref().expect("a chore is running");
+        let entry = running.entry(self.directory.fd()).user_data(CHORE);
+        // SAFETY: what the entry points to belongs to `running`, which is only let go when the
+        // completion was taken; `drop` sees to the rest.
+        unsafe { self.ring.start(&entry) }
+    }
+
+    fn chore_ended(
+        &mut self,
+        result: io::Result<usize>,
+        cancelled: bool,
+    ) -> io::Result<Option<Completion>> {
+        let mut running = self.running.take().expect("a chore is running");
+        let more = if cancelled { Ok(true) } else { running.advance(result) };
+        let result = match more {
+            Ok(true) => {
+                self.running = Some(running);
+                return self.start_step().map(|()| None);
+            }
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        let bytes = running.bytes();
+        let completion = match running.finish(result) {
+            Outcome::Prepared { segment, result } => {
+                let result = result.map(|file| {
+                    self.files.insert(segment, SegmentHandle { file, bytes });
+                });
+                Completion::Prepared { segment, result }
+            }
+            Outcome::Retired { segment, result } => {
+                let result = result.map(|spare| self.spares.extend(spare));
+                Completion::Retired { segment, result }
+            }
+        };
+        self.start_chores()?;
+        Ok(Some(completion))
+    }
+
+    fn name(&self, segment: u64, suffix: &str) -> String {
+        segment::name(self.log, segment, suffix)
+    }
+
+    fn fd(&self, segment: u64) -> io::Result<types::Fd> {
+        let handle = self.files.get(&segment).ok_or(io::ErrorKind::NotFound)?;
+        Ok(types::Fd(handle.file.as_raw_fd()))
+    }
+
+    /// Opens a file of an earlier process, when no request of that process can touch it any more.
+    fn adopt(&self, name: &str) -> io::Result<SegmentHandle> {
+        let file = self.directory.open_direct(name, false)?;
+        directory::lock(file.as_raw_fd(), 0)?;
+        let bytes = file.metadata()?.len();
+        let file = file.into();
+        Ok(SegmentHandle { file, bytes })
+    }
+}
+
+impl Disk for DirectDisk {
+    fn list(&mut self) -> io::Result<Vec<SegmentFile>> {
+        let named =
+            |name: &str, error: io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
+        self.files.clear();
+        self.spares.clear();
+        for name in self.directory.names()? {
+            let Some((log, segment, suffix)) = segment::parse_name(&name) else {
+                continue;
+            };
+            if log != self.log {
+                continue;
+            }
+            let result = match suffix {
+                "wal" => self.adopt(&name).map(|handle| {
+                    self.files.insert(segment, handle);
+                }),
+                "spare" if self.spares.len() < SPARES_MAX => {
+                    self.adopt(&name).map(|SegmentHandle { file, bytes }| {
+                        let name = name.clone();
+                        self.spares.push(Spare { name, bytes, file });
+                    })
+                }
+                "spare" | "new" => self.directory.remove(&name),
+                _ => Ok(()),
+            };
+            result.map_err(|error| named(&name, error))?;
+        }
+        // A name that the last process made or took away may not be safe yet.
+        self.directory.sync()?;
+        let files = self.files.iter();
+        Ok(files.map(|(&segment, handle)| SegmentFile { segment, bytes: handle.bytes }).collect())
+    }
+
+    /// Several reads at a time: one alone leaves the device idle between two.
+    fn read(&mut self, segment: u64, buffer: &mut Buffer) -> io::Result<usize> {
+        assert_eq!(self.ring.under_way(), 0, "reading is for the start");
+        let fd = self.fd(segment)?;
+        let wanted = buffer.len();
+        // Whole blocks, as direct reads want them; the capacity of a buffer always is.
+        let rounded = wanted.next_multiple_of(BLOCK_BYTES);
+        let start = buffer.as_mut_ptr();
+        let (mut asked, mut end, mut failed) = (0, rounded, None);
+        loop {
+            while asked < end && failed.is_none() && self.ring.under_way() < READS_MAX {
+                let bytes = READ_BYTES.min(end - asked);
+                let entry = opcode::Read::new(fd, start.wrapping_add(asked), bytes as u32)
+                    .offset(asked as u64)
+                    .build()
+                    .user_data(asked as u64);
+                // SAFETY: the range lies in the buffer's capacity, no two overlap, and the buffer
+                // is borrowed until this loop has taken every completion.
+                if let Err(error) = unsafe { self.ring.start(&entry) } {
+                    failed = Some(error);
+                }
+                asked += bytes;
+            }
+            let next = self.ring.next(true);
+            match next.unwrap_or_else(|error| abort_reading(&error)) {
+                None => break,
+                Some((at, Ok(read))) => {
+                    let at = at as usize;
+                    if read < READ_BYTES.min(rounded - at) {
+                        end = end.min(at + read);
+                    }
+                }
+                Some((_, Err(error))) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(end.min(wanted)),
+        }
+    }
+
+    fn sync(&mut self, segment: u64) -> io::Result<()> {
+        let fd = self.fd(segment)?.0;
+        // SAFETY: the call takes no memory.
+        match unsafe { libc::fdatasync(fd) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn prepare(&mut self, segment: u64, bytes: u64, header: Buffer) -> io::Result<()> {
+        self.chores.push_back(Chore::Prepare { segment, bytes, header });
+        self.start_chores()
+    }
+
+    fn retire(&mut self, segment: u64) -> io::Result<()> {
+        self.chores.push_back(Chore::Retire { segment });
+        self.start_chores()
+    }
+
+    fn write(
+        &mut self,
+        token: u64,
+        segment: u64,
+        offset_bytes: u64,
+        buffer: Buffer,
+    ) -> io::Result<()> {
+        self.start_write(token, segment, offset_bytes, buffer)
+    }
+
+    fn reap(&mut self, wait: bool) -> io::Result<Option<Completion>> {
+        self.reap_one(wait)
+    }
+
+    /// A blocking eventfd. Whoever waits for it also reads it; the disk never does.
+    fn wake_fd(&self) -> Option<RawFd> {
+        Some(self.ring.wake_fd())
+    }
+}
+
+impl Drop for DirectDisk {
+    fn drop(&mut self) {
+        self.chores.clear();
+        while self.ring.under_way() > 0 {
+            if let Ok(Some((id, result))) = self.ring.next(true) {
+                match self.running.as_mut().filter(|_| id == CHORE) {
+                    // A file that was opened just now is taken, so that it is closed.
+                    Some(running) => drop(running.advance(result)),
+                    None => drop(self.writes.remove(&id)),
+                }
+                continue;
+            }
+            // The kernel may still read this memory. Losing it is harmless, freeing it is not.
+            mem::forget(mem::take(&mut self.writes));
+            mem::forget(self.running.take());
+            return;
+        }
+    }
+}
+
+impl std::fmt::Debug for DirectDisk {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "log {} in {}", self.log, self.directory.path().display())
+    }
+}
+
+/// A request is cancelled when the thread that started it ends; it is then begun again.
+fn is_cancelled(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ECANCELED | libc::EINTR))
+}
+
+/// The kernel may still write into a buffer that the caller is about to free, and does not say when
+/// it is done. Not even unwinding is safe then.
+fn abort_reading(error: &io::Error) -> ! {
+    eprintln!("the ring of a log does not answer while reads are under way: {error}");
+    std::process::abort();
+}

@@ -1,0 +1,257 @@
+//! What happens to files in the background, one step at a time: making a segment, putting one by
+//! for reuse, removing one. It says which operation comes next and knows no ring.
+//!
+//! ```text
+//! new segment   open .new ─▶ allocate ─▶ fill with zeros ─▶ header ─▶ fsync ─▶ rename ─▶ fsync dir
+//! from a spare                                              header ─▶ fsync ─▶ rename ─▶ fsync dir
+//! put by                                                                       rename ─▶ fsync dir
+//! remove                                                                       unlink ─▶ fsync dir
+//! ```
+//!
+//! A segment's name appears only when all of its blocks were written and are safe: a commit into it
+//! changes no metadata, and whoever finds the name finds a whole header.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use io_uring::{opcode, squeue, types};
+
+use super::directory;
+use crate::buffer::{BLOCK_BYTES, Buffer};
+
+/// Zeros are written in pieces of this: small, because the log's own writes queue behind them.
+pub(super) const FILL_BYTES: usize = 256 << 10;
+
+/// What is asked for.
+pub(super) enum Chore {
+    /// A segment, out of a spare file if one fits.
+    Prepare { segment: u64, bytes: u64, header: Buffer },
+    /// A segment goes: kept as a spare, or removed.
+    Retire { segment: u64 },
+}
+
+/// A file that waits to become a segment.
+pub(super) struct Spare {
+    pub(super) name: String,
+    pub(super) bytes: u64,
+    pub(super) file: OwnedFd,
+}
+
+/// What became of a chore.
+pub(super) enum Outcome {
+    Prepared { segment: u64, result: io::Result<OwnedFd> },
+    Retired { segment: u64, result: io::Result<Option<Spare>> },
+}
+
+/// A chore that is being done.
+pub(super) struct Running {
+    kind: Kind,
+    segment: u64,
+    step: Step,
+    bytes: u64,
+    from: CString,
+    to: CString,
+    file: Option<OwnedFd>,
+    header: Buffer,
+    zeros: Buffer,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Prepare,
+    PutBy,
+    Remove,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Open,
+    Allocate,
+    Fill { at: u64 },
+    Header,
+    Sync,
+    Rename,
+    Unlink,
+    SyncDirectory,
+}
+
+impl Running {
+    /// Makes the segment `to` of `bytes`, from `spare` or from a new file `from`.
+    pub(super) fn prepare(
+        segment: u64,
+        bytes: u64,
+        header: Buffer,
+        spare: Option<Spare>,
+        new_name: &str,
+        name: &str,
+    ) -> Running {
+        assert_eq!(header.len(), BLOCK_BYTES, "a header is one block");
+        let step = if spare.is_some() { Step::Header } else { Step::Open };
+        let zeros = if spare.is_some() { 0 } else { FILL_BYTES };
+        let (from, file) = match spare {
+            Some(spare) => (text(&spare.name), Some(spare.file)),
+            None => (text(new_name), None),
+        };
+        Running {
+            kind: Kind::Prepare,
+            segment,
+            step,
+            bytes,
+            from,
+            to: text(name),
+            file,
+            header,
+            zeros: Buffer::zeroed(zeros),
+        }
+    }
+
+    /// Renames a segment to a spare, keeping it open.
+    pub(super) fn put_by(segment: u64, bytes: u64, file: OwnedFd, from: &str, to: &str) -> Running {
+        Running {
+            kind: Kind::PutBy,
+            segment,
+            step: Step::Rename,
+            bytes,
+            from: text(from),
+            to: text(to),
+            file: Some(file),
+            header: Buffer::zeroed(0),
+            zeros: Buffer::zeroed(0),
+        }
+    }
+
+    /// Removes a segment that is not open any more: its blocks are then freed by the kernel's
+    /// worker, not by whoever closes it.
+    pub(super) fn remove(segment: u64, name: &str) -> Running {
+        Running {
+            kind: Kind::Remove,
+            segment,
+            step: Step::Unlink,
+            bytes: 0,
+            from: text(name),
+            to: CString::default(),
+            file: None,
+            header: Buffer::zeroed(0),
+            zeros: Buffer::zeroed(0),
+        }
+    }
+
+    /// The operation of the present step. It points into `self`, whose parts stay where they are
+    /// until the step has ended, even if `self` is moved.
+    pub(super) fn entry(&self, directory: RawFd) -> squeue::Entry {
+        let directory = types::Fd(directory);
+        match self.step {
+            Step::Open => {
+                let flags = libc::O_RDWR
+                    | libc::O_CREAT
+                    | libc::O_EXCL
+                    | libc::O_DIRECT
+                    | libc::O_NOFOLLOW
+                    | libc::O_CLOEXEC;
+                opcode::OpenAt::new(directory, self.from.as_ptr())
+                    .flags(flags)
+                    .mode(super::FILE_MODE)
+                    .build()
+            }
+            Step::Allocate => opcode::Fallocate::new(self.fd(), self.bytes).build(),
+            Step::Fill { at } => {
+                opcode::Write::new(self.fd(), self.zeros.as_ptr(), self.fill_bytes(at))
+                    .offset(at)
+                    .build()
+            }
+            Step::Header => {
+                let bytes = BLOCK_BYTES as u32;
+                opcode::Write::new(self.fd(), self.header.as_ptr(), bytes).offset(0).build()
+            }
+            Step::Sync => opcode::Fsync::new(self.fd()).build(),
+            Step::Rename => {
+                let (from, to) = (self.from.as_ptr(), self.to.as_ptr());
+                opcode::RenameAt::new(directory, from, directory, to).build()
+            }
+            Step::Unlink => opcode::UnlinkAt::new(directory, self.from.as_ptr()).build(),
+            Step::SyncDirectory => opcode::Fsync::new(directory).build(),
+        }
+    }
+
+    /// Takes the result of the present step and goes on to the next. Returns whether there is one.
+    pub(super) fn advance(&mut self, result: io::Result<usize>) -> io::Result<bool> {
+        let next = match (self.step, result) {
+            // Filling allocates as well: this only finds a full disk early and keeps extents long.
+            (Step::Allocate, Err(error)) if is_unsupported(&error) => Step::Fill { at: 0 },
+            (_, Err(error)) => return Err(error),
+            (Step::Open, Ok(fd)) => {
+                let fd = RawFd::try_from(fd).expect("the kernel returns a descriptor");
+                // SAFETY: the kernel has just opened it for this request; nobody else has it.
+                let file = unsafe { OwnedFd::from_raw_fd(fd) };
+                directory::lock(file.as_raw_fd(), libc::LOCK_NB)?;
+                self.file = Some(file);
+                Step::Allocate
+            }
+            (Step::Allocate, Ok(_)) => Step::Fill { at: 0 },
+            (Step::Fill { at }, Ok(written)) => {
+                check_whole(written, self.fill_bytes(at))?;
+                let at = at + u64::from(self.fill_bytes(at));
+                if at < self.bytes { Step::Fill { at } } else { Step::Header }
+            }
+            (Step::Header, Ok(written)) => {
+                check_whole(written, BLOCK_BYTES as u32)?;
+                Step::Sync
+            }
+            (Step::Sync, Ok(_)) => Step::Rename,
+            (Step::Rename | Step::Unlink, Ok(_)) => Step::SyncDirectory,
+            (Step::SyncDirectory, Ok(_)) => return Ok(false),
+        };
+        self.step = next;
+        Ok(true)
+    }
+
+    /// The size of the file that it is about.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What is to be said of the chore when it has ended with `result`.
+    pub(super) fn finish(self, result: io::Result<()>) -> Outcome {
+        let segment = self.segment;
+        match self.kind {
+            Kind::Prepare => {
+                Outcome::Prepared { segment, result: result.map(|()| self.file.expect("opened")) }
+            }
+            Kind::PutBy => {
+                let (bytes, name) = (self.bytes, owned(&self.to));
+                let spare = |file| Spare { name, bytes, file };
+                Outcome::Retired { segment, result: result.map(|()| self.file.map(spare)) }
+            }
+            Kind::Remove => Outcome::Retired { segment, result: result.map(|()| None) },
+        }
+    }
+
+    fn fill_bytes(&self, at: u64) -> u32 {
+        (self.bytes - at).min(FILL_BYTES as u64) as u32
+    }
+
+    fn fd(&self) -> types::Fd {
+        types::Fd(self.file.as_ref().expect("open by now").as_raw_fd())
+    }
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
+}
+
+fn check_whole(written: usize, bytes: u32) -> io::Result<()> {
+    if written == bytes as usize {
+        return Ok(());
+    }
+    let text = format!("only {written} of {bytes} bytes were written");
+    Err(io::Error::new(io::ErrorKind::WriteZero, text))
+}
+
+fn text(name: &str) -> CString {
+    CString::new(name).expect("our names hold no zero")
+}
+
+fn owned(name: &CStr) -> String {
+    name.to_string_lossy().into_owned()
+}
