@@ -67,10 +67,6 @@ impl Queue {
         self.waiting_bytes
     }
 
-    pub(crate) fn newest(&self) -> u64 {
-        self.newest
-    }
-
     pub(crate) fn front(&self) -> Option<&Group> {
         self.groups.front()
     }
