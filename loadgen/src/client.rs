@@ -200,8 +200,7 @@ impl Connection {
     }
 
     async fn connect(&self) -> Result<SendRequest<Bytes>, CallError> {
-        let connect_error =
-            |source| CallError::Connect { address: self.address.clone(), source };
+        let connect_error = |source| CallError::Connect { address: self.address.clone(), source };
         let socket = TcpStream::connect(&self.address).await.map_err(connect_error)?;
         socket.set_nodelay(true).map_err(connect_error)?;
         let (sender, connection) = h2::client::Builder::new()
@@ -304,13 +303,21 @@ impl Stream {
         Ok(self.send.send_data(framed, false)?)
     }
 
+    /// A message that has already arrived, if there is one.
+    ///
+    /// # Errors
+    /// When the bytes are not messages.
+    pub fn arrived(&mut self) -> Result<Option<Bytes>, CallError> {
+        Ok(self.messages.take()?)
+    }
+
     /// The next message, or `None` when the server has ended the call well.
     ///
     /// # Errors
     /// See [`CallError`].
     pub async fn next(&mut self) -> Result<Option<Bytes>, CallError> {
         loop {
-            if let Some(message) = self.messages.next()? {
+            if let Some(message) = self.messages.take()? {
                 return Ok(Some(message));
             }
             if let Some(response) = &mut self.response {
@@ -364,7 +371,7 @@ async fn read_reply(response: ResponseFuture) -> Result<Bytes, CallError> {
     check_status(body.trailers().await?.as_ref())?;
     let mut messages = Messages::default();
     messages.push(if joined.is_empty() { first } else { joined.freeze() });
-    match messages.next()? {
+    match messages.take()? {
         Some(message) => Ok(message),
         None => Err(CallError::Framing(FramingError::Truncated)),
     }

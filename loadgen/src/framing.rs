@@ -52,7 +52,7 @@ impl Messages {
     ///
     /// # Errors
     /// [`FramingError::Compressed`] when the flag byte is set.
-    pub fn next(&mut self) -> Result<Option<Bytes>, FramingError> {
+    pub fn take(&mut self) -> Result<Option<Bytes>, FramingError> {
         let Some((&[flag, a, b, c, d], rest)) = self.pending.split_first_chunk() else {
             return Ok(None);
         };
@@ -90,7 +90,7 @@ mod tests {
             let mut seen = Vec::new();
             for part in [&stream[..cut], &stream[cut..]] {
                 messages.push(Bytes::copy_from_slice(part));
-                while let Some(message) = messages.next().unwrap() {
+                while let Some(message) = messages.take().unwrap() {
                     seen.push(PutRequest::decode(message).unwrap());
                 }
             }
@@ -103,18 +103,18 @@ mod tests {
     fn an_empty_message_is_a_message() {
         let mut messages = Messages::default();
         messages.push(frame(&PutRequest::default()));
-        assert_eq!(messages.next(), Ok(Some(Bytes::new())));
-        assert_eq!(messages.next(), Ok(None));
+        assert_eq!(messages.take(), Ok(Some(Bytes::new())));
+        assert_eq!(messages.take(), Ok(None));
     }
 
     #[test]
     fn compression_and_truncation_are_errors() {
         let mut messages = Messages::default();
         messages.push(Bytes::from_static(&[1, 0, 0, 0, 0]));
-        assert_eq!(messages.next(), Err(FramingError::Compressed));
+        assert_eq!(messages.take(), Err(FramingError::Compressed));
         let mut messages = Messages::default();
         messages.push(Bytes::from_static(&[0, 0, 0, 0, 2, 9]));
-        assert_eq!(messages.next(), Ok(None));
+        assert_eq!(messages.take(), Ok(None));
         assert_eq!(messages.finish(), Err(FramingError::Truncated));
     }
 }

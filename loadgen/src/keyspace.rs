@@ -33,6 +33,14 @@ impl KeyNames {
         Ok(KeyNames { prefix: prefix.as_bytes().to_vec(), digits })
     }
 
+    /// The number of the key with this name, if it is one of ours.
+    #[must_use]
+    pub fn number(&self, name: &[u8]) -> Option<u64> {
+        let digits = name.strip_prefix(&self.prefix[..])?;
+        let ours = digits.len() == self.digits && digits.iter().all(u8::is_ascii_digit);
+        if ours { std::str::from_utf8(digits).ok()?.parse().ok() } else { None }
+    }
+
     /// The name of key `number`.
     #[must_use]
     pub fn name(&self, mut number: u64) -> Vec<u8> {
@@ -86,7 +94,7 @@ impl FromStr for Shape {
                     Err(format!("the exponent of {text} must be above 0 and at most 10"))
                 }
             }
-            ("hot", rest @ ([] | [_] | [_, _])) => {
+            ("hot" | "hot-prefix", rest @ ([] | [_] | [_, _])) => {
                 let percent = argument(rest.first(), 90.0)?;
                 let keys = argument(rest.get(1), 1000)?;
                 if (0.0..=100.0).contains(&percent) && keys > 0 {
@@ -96,7 +104,7 @@ impl FromStr for Shape {
                 }
             }
             _ => Err(format!(
-                "{text} is none of uniform, zipf[:exponent], sequential, hot[:percent[:keys]]"
+                "{text} is none of uniform, zipf[:exponent], sequential, hot-prefix[:percent[:keys]]"
             )),
         }
     }
@@ -193,8 +201,7 @@ impl Zipf {
 
     fn draw(&self, random: &mut Random) -> u64 {
         loop {
-            let u =
-                self.integral_last + random.unit() * (self.integral_first - self.integral_last);
+            let u = self.integral_last + random.unit() * (self.integral_first - self.integral_last);
             let x = self.inverse(u);
             let rank = (x + 0.5).floor().clamp(1.0, self.n);
             if rank - x <= self.squeeze || u >= self.integral(rank + 0.5) - self.curve(rank) {
@@ -241,6 +248,10 @@ mod tests {
         assert_eq!(names.name(0), b"k/000000");
         assert_eq!(names.name(42), b"k/000042");
         assert!(names.name(9) < names.name(10));
+        assert_eq!(names.number(b"k/000042"), Some(42));
+        for foreign in [&b"k/00042"[..], b"j/000042", b"k/00004x", b"k/+00042"] {
+            assert_eq!(names.number(foreign), None);
+        }
         assert!(KeyNames::new("k/", 8, 1_000_000).is_err());
         assert!(KeyNames::new("a long prefix", 8, 1).is_err());
     }
@@ -251,6 +262,7 @@ mod tests {
         assert_eq!("zipf".parse(), Ok(Shape::Zipf { exponent: 0.99 }));
         assert_eq!("zipf:1.2".parse(), Ok(Shape::Zipf { exponent: 1.2 }));
         assert_eq!("hot:80:10".parse(), Ok(Shape::Hot { percent: 80.0, keys: 10 }));
+        assert_eq!("hot-prefix".parse(), Ok(Shape::Hot { percent: 90.0, keys: 1000 }));
         for wrong in ["", "zip", "zipf:x", "zipf:0", "uniform:1", "hot:101", "hot:1:0", "hot:1:2:3"]
         {
             assert!(wrong.parse::<Shape>().is_err(), "{wrong}");

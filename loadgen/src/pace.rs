@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
@@ -166,7 +167,9 @@ impl Alarm {
     fn new() -> io::Result<Alarm> {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
-        let readable = AsyncFd::new(File::from(timer.as_fd().try_clone_to_owned()?))?;
+        let file = File::from(timer.as_fd().try_clone_to_owned()?);
+        // SAFETY: the file owns its descriptor, is owned by the `AsyncFd`, and nothing here exchanges it.
+        let readable = unsafe { AsyncFd::register_with_interest(file, Interest::READABLE) }?;
         Ok(Alarm { timer, readable })
     }
 

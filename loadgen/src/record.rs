@@ -43,7 +43,14 @@ pub struct KindRecord {
 
 impl KindRecord {
     fn new() -> KindRecord {
-        KindRecord { response: latencies(), service: latencies(), ok: 0, failed: 0, keys: 0, refused: 0 }
+        KindRecord {
+            response: latencies(),
+            service: latencies(),
+            ok: 0,
+            failed: 0,
+            keys: 0,
+            refused: 0,
+        }
     }
 
     /// Adds what another record holds.
@@ -82,6 +89,13 @@ impl Record {
         record.ok += 1;
         record.keys += answer.keys;
         record.refused += u64::from(answer.compare_failed);
+    }
+
+    /// Notes `times` things of the same age that were not asked for one by one.
+    pub fn seen(&mut self, kind: usize, age_ns: u64, times: u64) {
+        let record = &mut self.kinds[kind];
+        record.response.saturating_record_n(age_ns, times);
+        record.ok += times;
     }
 
     /// Notes one failed operation. Its latency is not mixed with those of answers.

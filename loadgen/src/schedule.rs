@@ -7,6 +7,7 @@ use crate::random::Random;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Arrivals {
     /// At equal distances.
+    #[value(name = "uniform")]
     Even,
     /// At random, as from many independent callers; the gaps are exponential.
     Poisson,

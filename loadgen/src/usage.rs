@@ -71,7 +71,12 @@ impl Spent {
         let own = after.own.saturating_sub(before.own);
         let servers = after.servers.saturating_sub(before.servers);
         let machine = after.machine.saturating_sub(before.machine);
-        Spent { wall: after.at - before.at, own, servers, foreign: machine.saturating_sub(own + servers) }
+        Spent {
+            wall: after.at - before.at,
+            own,
+            servers,
+            foreign: machine.saturating_sub(own + servers),
+        }
     }
 }
 

@@ -108,7 +108,13 @@ impl Acknowledged {
 
     /// Judges one key as it was read back; `None` when it is absent, else its revision and the tag of its
     /// value. Values too short for a tag are judged by revision alone: give `tagged` as false.
-    pub fn check(&self, key: u64, found: Option<(i64, Option<u64>)>, tagged: bool, verdict: &mut Verdict) {
+    pub fn check(
+        &self,
+        key: u64,
+        found: Option<(i64, Option<u64>)>,
+        tagged: bool,
+        verdict: &mut Verdict,
+    ) {
         let Some(known) = self.keys.get(&key) else { return };
         verdict.keys += 1;
         let (count, what) = match found {

@@ -40,8 +40,11 @@ mod tests {
     fn keys_are_counted_as_the_decoder_sees_them() {
         let kv = KeyValue { key: "k".into(), value: vec![7; 300].into(), ..KeyValue::default() };
         for keys in [0, 1, 1000] {
-            let response =
-                RangeResponse { kvs: vec![kv.clone(); keys], count: 5000, ..RangeResponse::default() };
+            let response = RangeResponse {
+                kvs: vec![kv.clone(); keys],
+                count: 5000,
+                ..RangeResponse::default()
+            };
             let counted = range_response_keys(&response.encode_to_vec().into());
             assert_eq!(counted, Ok(if keys == 0 { 5000 } else { keys as u64 }));
         }

@@ -71,13 +71,18 @@ pub struct Plan {
 pub struct Board {
     record: Mutex<Record>,
     answered: AtomicU64,
+    written_at: AtomicI64,
 }
 
 impl Board {
     /// An empty board for a mix of `kinds` kinds.
     #[must_use]
     pub fn new(kinds: usize) -> Board {
-        Board { record: Mutex::new(Record::new(kinds)), answered: AtomicU64::new(0) }
+        Board {
+            record: Mutex::new(Record::new(kinds)),
+            answered: AtomicU64::new(0),
+            written_at: AtomicI64::new(0),
+        }
     }
 
     /// What was measured since the coordinator last took it.
@@ -90,6 +95,17 @@ impl Board {
     #[must_use]
     pub fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
+    }
+
+    /// The highest revision that a write was given so far; 0 before the first.
+    #[must_use]
+    pub fn written_at(&self) -> i64 {
+        self.written_at.load(Ordering::Relaxed)
+    }
+
+    /// Exchanges what was measured for an empty record.
+    pub fn take(&self, empty: &mut Record) {
+        std::mem::swap(&mut *self.record(), empty);
     }
 }
 
@@ -166,8 +182,7 @@ impl Crew {
             Pacing::Open { rate_per_s, arrivals } => {
                 // Streams of the generator above the clients' own.
                 let random = Random::new(plan.seed, u64::from(u32::MAX) + u64::from(index));
-                let schedule =
-                    Schedule::new(arrivals, rate_per_s, index, plan.threads, random);
+                let schedule = Schedule::new(arrivals, rate_per_s, index, plan.threads, random);
                 Some(Pacer::new(timeline, left.clone(), schedule))
             }
         };
@@ -180,7 +195,7 @@ impl Crew {
             .into_iter()
             .map(|client| {
                 notes.push(Rc::clone(&client.notes));
-                tokio::task::spawn_local(client.run(pace.clone(), timeline.window_start))
+                tokio::task::spawn_local(client.run(pace.clone(), timeline))
             })
             .collect();
         if let Some(pacer) = &pacer {
@@ -246,9 +261,11 @@ impl Client {
         Ok(())
     }
 
-    async fn run(mut self, pace: Pace, window_start: Instant) {
+    async fn run(mut self, pace: Pace, timeline: Timeline) {
+        let Timeline { load_start, window_start, .. } = timeline;
         while let Some(due) = pace.next().await {
-            let Some(operation) = self.workload.next() else { return };
+            let due_ns = due.saturating_duration_since(load_start).as_nanos() as u64;
+            let Some(operation) = self.workload.next(due_ns) else { return };
             self.notes.borrow_mut().in_flight = Some((operation.key, operation.write));
             let begun = Instant::now();
             let reply = self.call(&operation).await;
@@ -298,8 +315,11 @@ impl Client {
                 Err(_) => notes.acknowledged.unanswered(operation.key, operation.write),
             }
         }
-        if answer.is_ok() {
+        if let Ok(answer) = &answer {
             self.board.answered.fetch_add(1, Ordering::Relaxed);
+            if let Some(revision) = answer.written_at {
+                self.board.written_at.fetch_max(revision, Ordering::Relaxed);
+            }
         }
         if !counts {
             return;

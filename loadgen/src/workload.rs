@@ -152,8 +152,19 @@ pub struct Settings {
     pub count_only: bool,
     /// Keys in one transaction of a fill; 1 makes it a plain put.
     pub fill_keys_per_txn: u64,
-    /// Mark each value with the number of its write, so that it can be recognised.
-    pub tagged: bool,
+    /// What the head of each value tells.
+    pub tag: Tag,
+}
+
+/// What the first bytes of a value tell about the write that made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// Nothing: all values are alike.
+    None,
+    /// Its number, so that the value can be recognised.
+    Number,
+    /// When it was due, so that whoever sees the value knows how old it is.
+    Due,
 }
 
 /// One request, ready to be sent.
@@ -206,6 +217,7 @@ pub struct Workload {
     /// High bits of the tags, so that no two clients write the same.
     tag_base: u64,
     writes: u64,
+    due_ns: u64,
     lease: i64,
     /// Newest revision this client has seen of a key, for compares. At most one entry a key.
     seen: HashMap<u64, i64>,
@@ -225,6 +237,7 @@ impl Workload {
             random: Random::new(seed, u64::from(client)),
             tag_base: (u64::from(client) + 1) << 36,
             writes: 0,
+            due_ns: 0,
             lease: 0,
             seen: HashMap::new(),
             value: value.into(),
@@ -236,8 +249,9 @@ impl Workload {
         self.lease = id;
     }
 
-    /// The next request; `None` when a fill is full.
-    pub fn next(&mut self) -> Option<Operation> {
+    /// The next request, due at `due_ns` after the start of the load; `None` when a fill is full.
+    pub fn next(&mut self, due_ns: u64) -> Option<Operation> {
+        self.due_ns = due_ns;
         let position = self.settings.mix.pick(&mut self.random);
         let kind = self.settings.mix.0[position].0;
         if kind == Kind::Fill {
@@ -321,8 +335,7 @@ impl Workload {
     }
 
     fn put(&mut self, key: u64) -> (PutRequest, Write) {
-        self.writes += 1;
-        let tag = self.tag_base | self.writes;
+        let tag = self.next_tag();
         let put = PutRequest {
             key: self.settings.names.name(key).into(),
             value: self.value_with(tag),
@@ -331,8 +344,13 @@ impl Workload {
         (put, Write::Value { tag, keys: 1 })
     }
 
+    fn next_tag(&mut self) -> u64 {
+        self.writes += 1;
+        if self.settings.tag == Tag::Due { self.due_ns } else { self.tag_base | self.writes }
+    }
+
     fn value_with(&self, tag: u64) -> Bytes {
-        if !self.settings.tagged || self.value.len() < TAG_BYTES {
+        if self.settings.tag == Tag::None || self.value.len() < TAG_BYTES {
             return self.value.clone();
         }
         let mut value = self.value.to_vec();
@@ -388,8 +406,7 @@ impl Workload {
         let taken = self.settings.picker.take_run(self.settings.fill_keys_per_txn)?;
         let key = taken.start;
         let keys = taken.end - taken.start;
-        self.writes += 1;
-        let tag = self.tag_base | self.writes;
+        let tag = self.next_tag();
         let mut puts = taken.map(|key| PutRequest {
             key: self.settings.names.name(key).into(),
             value: self.value_with(tag),
