@@ -17,9 +17,13 @@ pub mod order;
 pub mod route;
 pub mod txn;
 
-pub mod engine;
 pub mod shard;
+
+pub mod engine;
 
 pub mod api;
 pub mod front;
 pub mod node;
+
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;

@@ -12,7 +12,7 @@ use std::task::{Poll, Waker};
 use bytes::Bytes;
 use cored_proto::etcdserverpb as pb;
 
-use crate::engine::{Answer, Error, Request, RequestId};
+use crate::shard::request::{Answer, Error, Request, RequestId};
 use crate::watch::StreamId;
 
 /// Requests that may be unanswered at once on one core; more are refused, as etcd does when it has

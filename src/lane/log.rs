@@ -50,6 +50,14 @@ pub struct Stored {
     pub body: Bytes,
 }
 
+impl Stored {
+    /// Whether this is a hard state: term and vote.
+    #[must_use]
+    pub fn is_hard_state(&self) -> bool {
+        self.kind == StoredKind::HardState
+    }
+}
+
 /// Size of the fixed fields of a [`Stored`] record.
 pub const HEAD_BYTES: usize = 32;
 

@@ -12,7 +12,7 @@ use raft::eraftpb::{EntryType, Message};
 use raft::{Config, RawNode, StateRole};
 
 use crate::keys::LaneId;
-pub use log::{Recovered, Stored, StoredKind};
+pub use log::{Damaged, Recovered, Stored, StoredKind};
 
 /// Ticks without a leader before a voter stands for election.
 const ELECTION_TICKS: usize = 10;

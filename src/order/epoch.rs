@@ -28,10 +28,40 @@ impl EpochRecord {
     }
 }
 
-/// Whether any epoch voids the record.
-#[must_use]
-pub fn is_void(epochs: &[EpochRecord], lane: LaneId, index: u64, at: Revision) -> bool {
-    epochs.iter().any(|epoch| epoch.voids(lane, index, at))
+/// All epochs of a node's history, oldest first.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Epochs(Vec<EpochRecord>);
+
+impl Epochs {
+    /// Adds the newest epoch.
+    ///
+    /// # Panics
+    /// If it does not come after the one before: its cut can not be lower, since what an epoch
+    /// showed was never void.
+    pub fn push(&mut self, epoch: EpochRecord) {
+        if let Some(before) = self.0.last() {
+            assert!(before.epoch < epoch.epoch, "epoch {} twice", epoch.epoch);
+            assert!(before.cut <= epoch.cut, "epoch {} cuts below the last", epoch.epoch);
+        }
+        self.0.push(epoch);
+    }
+
+    /// The newest.
+    #[must_use]
+    pub fn last(&self) -> Option<&EpochRecord> {
+        self.0.last()
+    }
+
+    /// Whether any epoch voids a record at `index` of `lane` with revision or stamp `at`. The first
+    /// epoch that began behind the record decides, since cuts only grow. O(log epochs).
+    #[must_use]
+    pub fn voids(&self, lane: LaneId, index: u64, at: Revision) -> bool {
+        let lane_at = usize::from(lane.0);
+        let behind = self.0.partition_point(|epoch| {
+            epoch.barriers.get(lane_at).is_none_or(|&(barrier, _)| barrier <= index)
+        });
+        self.0.get(behind).is_some_and(|epoch| epoch.voids(lane, index, at))
+    }
 }
 
 /// Revisions that a lane holds, as ascending runs `first..=last` that do not touch.

@@ -1,1 +1,135 @@
-//! x
+//! One shard: the keys of one lane on this node, with what must change in step with them. Evaluates
+//! requests against the newest versions ([`evaluate`]), installs redo records ([`install`]) and
+//! answers reads ([`reads`]). It decides nothing about order, commits or other shards: the
+//! [engine](crate::engine) calls it, and tells it which revision a write has.
+
+pub mod request;
+
+mod evaluate;
+mod install;
+mod reads;
+
+pub use evaluate::{Context, Outcome};
+pub use install::Outgoing;
+pub use reads::{Cut, HistoryReply, Rows, encode_kvs};
+
+use crate::keys::{KeyRange, LaneId, LeaseId, Revision};
+use crate::lease;
+use crate::mvcc::{Piece, Store};
+use crate::route::balance::Sampler;
+use crate::watch::{Registry, WatcherPiece};
+
+/// The keys of one lane, who watches them and which leases hold them.
+#[derive(Debug)]
+pub struct Shard {
+    lane: LaneId,
+    store: Store,
+    attached: lease::Index,
+    registry: Registry,
+    sampler: Sampler,
+}
+
+/// A bounded part of a range on its way to another shard.
+#[derive(Debug)]
+pub struct Moving {
+    /// Keys with all their versions.
+    pub piece: Piece,
+    /// Watchers of the range, with the first piece only.
+    pub watchers: Vec<WatcherPiece>,
+}
+
+impl Shard {
+    /// An empty shard.
+    #[must_use]
+    pub fn new(lane: LaneId) -> Shard {
+        Shard {
+            lane,
+            store: Store::new(),
+            attached: lease::Index::default(),
+            registry: Registry::default(),
+            sampler: Sampler::default(),
+        }
+    }
+
+    /// Whose keys these are.
+    #[must_use]
+    pub fn lane(&self) -> LaneId {
+        self.lane
+    }
+
+    /// The highest revision installed here.
+    #[must_use]
+    pub fn highest(&self) -> Revision {
+        self.store.highest()
+    }
+
+    /// The versions themselves.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Raises the revision below which history is given up.
+    pub fn compact(&mut self, at: Revision) {
+        self.store.compact(at);
+    }
+
+    /// Removes some garbage below `upto`; whether there is more.
+    pub fn collect(&mut self, upto: Revision, budget: usize) -> bool {
+        self.store.collect(upto, budget)
+    }
+
+    /// The keys that a lease holds here, in order.
+    #[must_use]
+    pub fn keys_of(&self, lease: LeaseId) -> Vec<bytes::Bytes> {
+        self.attached.keys(lease).map(bytes::Bytes::copy_from_slice).collect()
+    }
+
+    /// The keys that a lease held at `at`, which is not far below the newest revision. The index
+    /// knows the newest binding of each key; what changed since is looked at by itself.
+    #[must_use]
+    pub fn keys_of_at(&self, lease: LeaseId, at: Revision) -> Vec<bytes::Bytes> {
+        let mut keys = self.keys_of(lease);
+        self.store.history(&KeyRange::all(), at.next(), self.highest(), &mut |version| {
+            keys.push(bytes::Bytes::copy_from_slice(version.key));
+            true
+        });
+        keys.sort_unstable();
+        keys.dedup();
+        keys.retain(|key| self.store.get_at(key, at).is_some_and(|v| v.lease == lease));
+        keys
+    }
+
+    /// Who watches what here.
+    pub fn registry(&mut self) -> &mut Registry {
+        &mut self.registry
+    }
+
+    /// Which keys are busy.
+    pub fn sampler(&mut self) -> &mut Sampler {
+        &mut self.sampler
+    }
+
+    /// Takes some of a range's keys out, and all its watchers; whether this was the last of it.
+    pub fn export(&mut self, range: &KeyRange, max_bytes: usize) -> (Moving, bool) {
+        let piece = self.store.export(range, max_bytes);
+        for (key, lease) in piece.leases() {
+            self.attached.detach(lease, key);
+        }
+        let watchers = self.registry.export(range);
+        let last = self.store.first_key(range).is_none();
+        (Moving { piece, watchers }, last)
+    }
+
+    /// Takes over what another shard exported.
+    pub fn import(&mut self, moving: Moving) {
+        for (key, lease) in moving.piece.leases() {
+            self.attached.attach(lease, key);
+        }
+        self.store.import(moving.piece);
+        self.registry.import(moving.watchers);
+    }
+}
+
+#[cfg(test)]
+mod tests;

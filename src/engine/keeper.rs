@@ -1,0 +1,333 @@
+//! The keeper of control state: what only the core of lane 0 does. Control records (leases,
+//! compaction, range map) are logged in lane 0 with a stamp, take effect on every core once the
+//! watermark covers the stamp, and are answered when every core says so (R13).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::message::{Change, Message, Origin, Transfer};
+use super::moves::Move;
+use super::seat::Item;
+use super::start::Start;
+use super::whole::{Task, WholeRead};
+use super::{Answer, Effects, Engine, Error, Reply, Request};
+use crate::keys::{CoreId, LaneId, LeaseId, Revision};
+use crate::lane::redo::{Control, Record};
+use crate::lease;
+use crate::route::ClaimId;
+use crate::route::balance::Balancer;
+use crate::txn::Refusal;
+
+/// Control state that is being changed, and who waits for it.
+pub(super) struct Keeper {
+    pub(super) start: Start,
+    pub(super) clock: lease::Clock,
+    /// Control records that are not effective everywhere yet, in the order of the log.
+    controls: BTreeMap<u64, Pending>,
+    next_control: u64,
+    /// The newest compaction that was asked for.
+    compacting: Revision,
+    /// Compactions whose callers wait until the garbage is gone: revision and caller.
+    physical: Vec<(Revision, Origin)>,
+    /// Per core up to where its garbage is gone.
+    collected: Vec<Revision>,
+    granting: BTreeSet<LeaseId>,
+    /// Leases whose end is under way, and who else asked for it.
+    pub(super) revoking: BTreeMap<LeaseId, Vec<Origin>>,
+    pub(super) moving: Option<Move>,
+    /// Operations over the whole store that run, and those that wait for a move to end.
+    pub(super) whole_running: usize,
+    pub(super) whole_waiting: VecDeque<Task>,
+    pub(super) whole_reads: BTreeMap<u64, WholeRead>,
+    pub(super) balancer: Balancer,
+    pub(super) balance_due_ms: u64,
+}
+
+/// A control record between its proposal and its last acknowledgement.
+struct Pending {
+    stamp: Revision,
+    change: Change,
+    committed: bool,
+    sent: bool,
+    acks: u16,
+    then: Then,
+}
+
+/// What follows when a control record is effective everywhere.
+#[derive(Clone, Copy)]
+pub(super) enum Then {
+    /// A compaction is answered, or waits until its garbage is gone.
+    Compacted(Revision, bool, Origin),
+    /// A lease begins.
+    Granted(LeaseId, i64, Origin),
+    /// A keepalive is answered.
+    Renewed(i64, Origin),
+    /// A lease without keys is gone.
+    Revoked(ClaimId, LeaseId, Option<Origin>),
+    /// Nobody waits.
+    Nothing,
+}
+
+impl Keeper {
+    pub(super) fn new(lanes: u16, cores: u16) -> Keeper {
+        Keeper {
+            start: Start::new(lanes),
+            clock: lease::Clock::default(),
+            controls: BTreeMap::new(),
+            next_control: 1,
+            compacting: Revision::ZERO,
+            physical: Vec::new(),
+            collected: vec![Revision::ZERO; usize::from(cores)],
+            granting: BTreeSet::new(),
+            revoking: BTreeMap::new(),
+            moving: None,
+            whole_running: 0,
+            whole_waiting: VecDeque::new(),
+            whole_reads: BTreeMap::new(),
+            balancer: Balancer::new(lanes),
+            balance_due_ms: 0,
+        }
+    }
+
+    /// The stamp that the next control record waits for.
+    pub(super) fn awaits(&self) -> Option<Revision> {
+        let next = self.controls.values().find(|pending| !pending.sent)?;
+        next.committed.then_some(next.stamp)
+    }
+
+    /// Whether nothing is under way.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.controls.is_empty()
+    }
+}
+
+impl Engine {
+    fn keeper(&mut self) -> &mut Keeper {
+        self.keeper.as_mut().expect("commands go to the keeper's core")
+    }
+
+    /// A request about control state.
+    pub(super) fn command(&mut self, origin: Origin, request: Request, fx: &mut Effects) {
+        match request {
+            Request::Compact { revision, physical } => {
+                self.compact(origin, Revision(revision), physical);
+            }
+            Request::LeaseGrant { id, ttl_s } => self.grant(origin, id, ttl_s),
+            Request::LeaseRevoke { id } => self.revoke(origin, id, fx),
+            Request::LeaseKeepAlive { id } => self.keep_alive(origin, id),
+            Request::LeaseTimeToLive { id, keys } => self.time_to_live(origin, id, keys, fx),
+            Request::LeaseLeases => {
+                let leases = self.control.leases.ids().collect();
+                self.answer_state(origin, Ok(Reply::Leases(leases)));
+            }
+            Request::HashKv { revision } => self.hash(origin, revision, fx),
+            Request::Hash => self.hash(origin, 0, fx),
+            other => unreachable!("{other:?} is no command"),
+        }
+    }
+
+    /// Answers from control state: once everything that may have been seen is covered.
+    pub(super) fn answer_state(&mut self, origin: Origin, reply: Result<Reply, Error>) {
+        let revision = self.order.watermark().max(self.control.gate);
+        self.respond_at(revision, origin, reply.map(|reply| Answer { revision, reply }));
+    }
+
+    fn compact(&mut self, origin: Origin, at: Revision, physical: bool) {
+        let watermark = self.order.watermark();
+        let floor = self.control.compacted.max(self.keeper().compacting);
+        let refusal = if at <= floor {
+            Some(Refusal::Compacted)
+        } else if at > watermark {
+            Some(Refusal::FutureRevision)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            return self.answer_state(origin, Err(refusal.into()));
+        }
+        self.keeper().compacting = at;
+        self.control_record(Control::Compact(at), None, Then::Compacted(at, physical, origin));
+    }
+
+    fn grant(&mut self, origin: Origin, lease: LeaseId, ttl_s: i64) {
+        let known = self.control.leases.contains(lease);
+        if known || !self.keeper().granting.insert(lease) {
+            return self.answer_state(origin, Err(Error::LeaseExists));
+        }
+        let then = Then::Granted(lease, ttl_s, origin);
+        self.control_record(Control::Grant { lease, ttl_s }, None, then);
+    }
+
+    /// Logs a control record.
+    pub(super) fn control_record(
+        &mut self,
+        control: Control,
+        transfer: Option<Transfer>,
+        then: Then,
+    ) {
+        let stamp = self.order.counter();
+        let record = Record::Control { stamp, control: control.clone() };
+        let number = self.pending(stamp, Change::Logged(control, transfer), then);
+        self.log(LaneId(0), Item::Control(number), &record);
+    }
+
+    /// Logs the end of a lease that holds no keys.
+    pub(super) fn log_keyless_revoke(
+        &mut self,
+        op: ClaimId,
+        lease: LeaseId,
+        origin: Option<Origin>,
+    ) {
+        let at = self.order.counter();
+        let record = Record::Revoke { at, lease, writes: Vec::new() };
+        let then = Then::Revoked(op, lease, origin);
+        let number = self.pending(at, Change::Revoked(lease), then);
+        self.log(LaneId(0), Item::Control(number), &record);
+    }
+
+    fn pending(&mut self, stamp: Revision, change: Change, then: Then) -> u64 {
+        let keeper = self.keeper();
+        let number = keeper.next_control;
+        keeper.next_control += 1;
+        let pending = Pending { stamp, change, committed: false, sent: false, acks: 0, then };
+        keeper.controls.insert(number, pending);
+        number
+    }
+
+    pub(super) fn control_committed(&mut self, number: u64) {
+        let pending = self.keeper().controls.get_mut(&number);
+        pending.expect("logged by this engine").committed = true;
+    }
+
+    /// Lets control records take effect, in order, once the watermark covers them.
+    pub(super) fn release_controls(&mut self, watermark: Revision, fx: &mut Effects) {
+        let Some(keeper) = &mut self.keeper else { return };
+        let mut effective = Vec::new();
+        for (&number, pending) in keeper.controls.iter_mut().filter(|(_, p)| !p.sent) {
+            if !pending.committed || pending.stamp > watermark {
+                break;
+            }
+            pending.sent = true;
+            effective.push((number, pending.change.clone()));
+        }
+        for (number, change) in effective {
+            for core in (0..self.cores).map(CoreId) {
+                let change = change.clone();
+                self.send(core, Message::Control { number, change }, fx);
+            }
+        }
+    }
+
+    /// Changes this core's copy of the control state.
+    pub(super) fn apply_control(
+        &mut self,
+        from: CoreId,
+        number: u64,
+        change: Change,
+        fx: &mut Effects,
+    ) {
+        match change {
+            Change::Revoked(lease) => {
+                self.control.leases.revoke(lease);
+            }
+            Change::Logged(Control::Grant { lease, ttl_s }, _) => {
+                self.control.leases.grant(lease, ttl_s);
+            }
+            Change::Logged(Control::Remaining(_), _) => {}
+            Change::Logged(Control::Compact(at), _) => {
+                self.control.compacted = self.control.compacted.max(at);
+                self.seats.iter_mut().for_each(|seat| seat.shard.compact(at));
+                self.garbage = true;
+                self.again = true;
+            }
+            Change::Logged(Control::Map { version, ranges }, transfer) => {
+                self.new_map(version, ranges, transfer, fx);
+            }
+        }
+        self.send(from, Message::ControlDone { number }, fx);
+    }
+
+    /// A control record is effective on one more core.
+    pub(super) fn control_done(&mut self, number: u64, fx: &mut Effects) {
+        let cores = self.cores;
+        let keeper = self.keeper();
+        let pending = keeper.controls.get_mut(&number).expect("not effective everywhere");
+        pending.acks += 1;
+        if pending.acks < cores {
+            return;
+        }
+        let pending = keeper.controls.remove(&number).expect("just seen");
+        if let Change::Logged(Control::Remaining(leases), _) = &pending.change {
+            self.keeper().clock.logged(leases);
+        }
+        self.effective(pending.then, fx);
+    }
+
+    fn effective(&mut self, then: Then, fx: &mut Effects) {
+        let revision = self.order.watermark();
+        let done = |reply| Ok(Answer { revision, reply });
+        match then {
+            Then::Nothing => {}
+            Then::Compacted(at, true, origin) => {
+                self.keeper().physical.push((at, origin));
+                self.answer_physical(fx);
+            }
+            Then::Compacted(_, false, origin) => self.respond(origin, done(Reply::Done), fx),
+            Then::Granted(lease, ttl_s, origin) => {
+                let now_ms = self.now_ms;
+                let keeper = self.keeper();
+                keeper.granting.remove(&lease);
+                keeper.clock.grant(lease, ttl_s, 0, now_ms);
+                self.respond(origin, done(Reply::Ttl(ttl_s)), fx);
+            }
+            Then::Renewed(ttl_s, origin) => self.respond(origin, done(Reply::Ttl(ttl_s)), fx),
+            Then::Revoked(op, lease, origin) => {
+                self.finish_keyless(op, fx);
+                if let Some(origin) = origin {
+                    self.respond(origin, done(Reply::Done), fx);
+                }
+                self.lease_revoked(lease, fx);
+            }
+        }
+    }
+
+    /// A core has no garbage left up to `upto`.
+    pub(super) fn collected(&mut self, from: CoreId, upto: Revision, fx: &mut Effects) {
+        let known = &mut self.keeper().collected[usize::from(from.0)];
+        *known = upto.max(*known);
+        self.answer_physical(fx);
+    }
+
+    fn answer_physical(&mut self, fx: &mut Effects) {
+        let revision = self.order.watermark();
+        let keeper = self.keeper();
+        let everywhere = keeper.collected.iter().copied().min().unwrap_or(Revision::ZERO);
+        let (done, waiting) =
+            keeper.physical.drain(..).partition::<Vec<_>, _>(|(at, _)| *at <= everywhere);
+        keeper.physical = waiting;
+        for (_, origin) in done {
+            self.respond(origin, Ok(Answer { revision, reply: Reply::Done }), fx);
+        }
+    }
+
+    /// What comes due with time.
+    pub(super) fn keeper_tick(&mut self, fx: &mut Effects) {
+        if self.keeper.is_none() || self.stopping {
+            return;
+        }
+        self.expire_leases(fx);
+        self.log_remaining();
+        self.balance(fx);
+    }
+
+    /// Notes how long each lease still has, so that a restart continues from there.
+    pub(super) fn keeper_stop(&mut self, _fx: &mut Effects) {
+        if self.keeper.is_none() || !self.serving {
+            return;
+        }
+        let now_ms = self.now_ms;
+        let remaining = self.keeper().clock.all_remaining(now_ms);
+        if !remaining.is_empty() {
+            self.control_record(Control::Remaining(remaining), None, Then::Nothing);
+        }
+    }
+}

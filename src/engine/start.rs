@@ -1,0 +1,134 @@
+//! How an epoch begins (R5): every lane elects and commits a barrier, the keeper finds the cut and
+//! commits the epoch record, every core installs what the cut keeps, then all serve.
+
+use super::message::Message;
+use super::seat::Item;
+use super::{Effects, Engine};
+use crate::keys::{CoreId, LaneId, Revision};
+use crate::lane::redo::Record;
+use crate::order::EpochRecord;
+
+/// What the keeper knows of an epoch that begins.
+pub(super) struct Start {
+    barriers: Vec<Option<(u64, u64)>>,
+    record: Option<EpochRecord>,
+    replayed: u16,
+}
+
+impl Start {
+    pub(super) fn new(lanes: u16) -> Start {
+        Start { barriers: vec![None; usize::from(lanes)], record: None, replayed: 0 }
+    }
+}
+
+impl Engine {
+    /// Lets lanes that have not begun stand for election, and puts a barrier into those that lead.
+    pub(super) fn begin_lanes(&mut self) {
+        if self.serving {
+            return;
+        }
+        for at in 0..self.seats.len() {
+            let seat = &mut self.seats[at];
+            if seat.barrier_proposed {
+                continue;
+            }
+            if !seat.group.is_leader() {
+                seat.group.campaign();
+            }
+            if seat.group.is_leader() {
+                seat.barrier_proposed = true;
+                let lane = seat.lane();
+                self.log(lane, Item::Barrier, &Record::Barrier { epoch: self.epoch });
+            } else {
+                self.again = true;
+            }
+        }
+    }
+
+    pub(super) fn own_barrier_committed(&mut self, lane: LaneId, fx: &mut Effects) {
+        let seat = self.seat(lane);
+        // The commit that was reported last is the barrier's: nothing follows it before the epoch
+        // is served, and nothing else carries this item.
+        let at = (seat.group.commit_index(), seat.group.term());
+        self.send(CoreId(0), Message::Barrier { lane, at }, fx);
+    }
+
+    /// On the keeper's core: a lane has its barrier.
+    pub(super) fn barrier_committed(&mut self, lane: LaneId, at: (u64, u64), fx: &mut Effects) {
+        let _ = fx;
+        let epoch = self.epoch;
+        let keeper = self.keeper.as_mut().expect("sent to the keeper");
+        keeper.start.barriers[usize::from(lane.0)] = Some(at);
+        let Some(barriers) = keeper.start.barriers.iter().copied().collect::<Option<Vec<_>>>()
+        else {
+            return;
+        };
+        let past = self.past.as_ref().expect("kept until everything is installed");
+        let cut = past.cut();
+        let record = EpochRecord { epoch, cut, barriers: barriers.clone() };
+        keeper.start.record = Some(record);
+        self.log(LaneId(0), Item::Epoch, &Record::Epoch { epoch, cut, barriers });
+    }
+
+    /// On the keeper's core: the epoch record is committed.
+    pub(super) fn epoch_committed(&mut self, fx: &mut Effects) {
+        let keeper = self.keeper.as_ref().expect("lane 0 lives with the keeper");
+        let record = keeper.start.record.clone().expect("proposed before");
+        for core in (0..self.cores).map(CoreId) {
+            self.send(core, Message::Epoch(record.clone()), fx);
+        }
+    }
+
+    /// Installs everything the new epoch keeps, in revision order (R8), for the shards of this core.
+    pub(super) fn replay(&mut self, record: &EpochRecord, fx: &mut Effects) {
+        let past = self.past.take().expect("an epoch begins once");
+        let mut control = past.control(record);
+        self.control.map = std::mem::take(&mut control.map);
+        self.control.compacted = control.compacted;
+        for (&lease, &(ttl_s, _)) in &control.leases {
+            self.control.leases.grant(lease, ttl_s);
+        }
+        past.writes(record, |revision, writes| self.replay_writes(revision, writes));
+        for seat in &mut self.seats {
+            seat.shard.compact(control.compacted);
+        }
+        self.garbage = control.compacted > Revision::ZERO;
+        if self.keeper.is_some() {
+            self.restore_leases(&control);
+        }
+        self.send(CoreId(0), Message::Replayed, fx);
+    }
+
+    fn replay_writes(&mut self, revision: Revision, writes: &[crate::lane::redo::Write]) {
+        for (sub, write) in (0_u32..).zip(writes) {
+            let lane = self.control.map.lane_of(&write.key);
+            if self.core_of(lane) == self.core {
+                self.seat(lane).shard.replay((revision, sub), write);
+            }
+        }
+    }
+
+    /// On the keeper's core: a core has installed everything.
+    pub(super) fn replayed(&mut self, fx: &mut Effects) {
+        let keeper = self.keeper.as_mut().expect("sent to the keeper");
+        keeper.start.replayed += 1;
+        if keeper.start.replayed < self.cores {
+            return;
+        }
+        let record = keeper.start.record.clone().expect("replayed by it");
+        self.order.serve(record.epoch, record.cut);
+        for core in (0..self.cores).map(CoreId) {
+            self.send(core, Message::Serve { epoch: record.epoch }, fx);
+        }
+    }
+
+    pub(super) fn serve(&mut self, epoch: u64, fx: &mut Effects) {
+        assert_eq!(epoch, self.epoch, "the epoch that this core began");
+        self.serving = true;
+        self.again = true;
+        fx.serves = true;
+        for (stream, input) in std::mem::take(&mut self.early_watch) {
+            self.watch_input(stream, input, fx);
+        }
+    }
+}

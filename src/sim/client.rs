@@ -1,0 +1,150 @@
+//! What clients ask: a small world of keys and leases, so that they meet often.
+
+use bytes::Bytes;
+use cored_proto::etcdserverpb as pb;
+use pb::compare::{CompareResult, CompareTarget, TargetUnion};
+use pb::range_request::{SortOrder, SortTarget};
+use pb::request_op::Request as Op;
+
+use super::Random;
+use crate::engine::Request;
+use crate::keys::LeaseId;
+
+/// Keys that clients use; the range map can cut between any two.
+pub(super) const KEYS: [&str; 8] = ["a", "b", "c", "d", "m", "n", "x", "y"];
+
+/// Leases that clients use: 1 to this.
+const LEASES: u64 = 3;
+
+fn key(random: &mut Random) -> Bytes {
+    Bytes::from_static(KEYS[random.index(KEYS.len())].as_bytes())
+}
+
+fn lease(random: &mut Random) -> LeaseId {
+    LeaseId(1 + random.below(LEASES) as i64)
+}
+
+/// A key and, half the time, the end of a range from it.
+fn range(random: &mut Random) -> (Bytes, Bytes) {
+    match random.below(4) {
+        0 => (Bytes::from_static(b"\0"), Bytes::from_static(b"\0")),
+        1 => {
+            let (a, b) = (key(random), key(random));
+            if a < b { (a, b) } else { (a, Bytes::from_static(b"\0")) }
+        }
+        _ => (key(random), Bytes::new()),
+    }
+}
+
+fn put(random: &mut Random, value: u64, plain: bool) -> pb::PutRequest {
+    let mut put = pb::PutRequest {
+        key: key(random),
+        value: value.to_string().into(),
+        prev_kv: random.one_in(2),
+        ..Default::default()
+    };
+    match random.below(8) {
+        _ if plain => {}
+        0 | 1 => put.lease = lease(random).0,
+        2 => {
+            put.ignore_value = true;
+            put.value = Bytes::new();
+        }
+        3 => put.ignore_lease = true,
+        _ => {}
+    }
+    put
+}
+
+fn range_request(random: &mut Random, newest: i64) -> pb::RangeRequest {
+    let (key, range_end) = range(random);
+    let revision = match random.below(4) {
+        0 if newest > 0 => 1 + random.below(newest as u64 + 1) as i64,
+        _ => 0,
+    };
+    let mut request = pb::RangeRequest { key, range_end, revision, ..Default::default() };
+    if random.one_in(3) {
+        request.limit = 1 + random.below(4) as i64;
+    }
+    request.count_only = random.one_in(6);
+    request.keys_only = random.one_in(8);
+    if random.one_in(6) {
+        request.sort_order = SortOrder::Descend as i32;
+        request.sort_target = SortTarget::Mod as i32;
+    }
+    request
+}
+
+fn compare(random: &mut Random) -> pb::Compare {
+    let (key, range_end) = range(random);
+    let result = if random.one_in(2) { CompareResult::Greater } else { CompareResult::Equal };
+    let (target, union) = match random.below(3) {
+        0 => (CompareTarget::Version, TargetUnion::Version(random.below(3) as i64)),
+        1 => (CompareTarget::Create, TargetUnion::CreateRevision(random.below(20) as i64)),
+        _ => (CompareTarget::Lease, TargetUnion::Lease(random.below(2) as i64)),
+    };
+    let (result, target) = (result as i32, target as i32);
+    pb::Compare { result, target, key, range_end, target_union: Some(union) }
+}
+
+fn delete(random: &mut Random) -> pb::DeleteRangeRequest {
+    let (key, range_end) = range(random);
+    pb::DeleteRangeRequest { key, range_end, prev_kv: random.one_in(2) }
+}
+
+fn branch(random: &mut Random, value: u64, newest: i64) -> Vec<pb::RequestOp> {
+    (0..random.below(4))
+        .map(|_| {
+            let request = match random.below(4) {
+                0 => Op::RequestRange(range_request(random, newest)),
+                1 => Op::RequestDeleteRange(delete(random)),
+                _ => Op::RequestPut(put(random, value, true)),
+            };
+            pb::RequestOp { request: Some(request) }
+        })
+        .collect()
+}
+
+fn txn(random: &mut Random, value: u64, newest: i64) -> pb::TxnRequest {
+    loop {
+        let txn = pb::TxnRequest {
+            compare: (0..random.below(3)).map(|_| compare(random)).collect(),
+            success: branch(random, value, newest),
+            failure: branch(random, value, newest),
+        };
+        if !crate::txn::has_duplicates(&txn) {
+            return txn;
+        }
+    }
+}
+
+/// A request that passes the API's checks. `value` is used once; `newest` is a revision that is
+/// known to exist.
+pub(super) fn request(random: &mut Random, value: u64, newest: i64) -> Request {
+    match random.below(20) {
+        0..=6 => Request::Put(put(random, value, false)),
+        7 | 8 => Request::DeleteRange(delete(random)),
+        9..=11 => Request::Txn(txn(random, value, newest)),
+        12..=15 => Request::Range(range_request(random, newest)),
+        16 => Request::LeaseGrant { id: lease(random), ttl_s: 2 + random.below(5) as i64 },
+        17 if random.one_in(3) => Request::LeaseRevoke { id: lease(random) },
+        17 => Request::LeaseKeepAlive { id: lease(random) },
+        18 if newest > 1 && random.one_in(3) => Request::Compact {
+            revision: 1 + random.below(newest as u64) as i64,
+            physical: random.one_in(2),
+        },
+        18 => Request::HashKv { revision: 0 },
+        _ => Request::LeaseTimeToLive { id: lease(random), keys: true },
+    }
+}
+
+/// A watch on some range from some revision.
+pub(super) fn watch(random: &mut Random, newest: i64) -> pb::WatchCreateRequest {
+    let (key, range_end) = range(random);
+    let start_revision = match random.below(3) {
+        0 => 0,
+        _ => 1 + random.below(newest as u64 + 3) as i64,
+    };
+    let prev_kv = random.one_in(3);
+    pb::WatchCreateRequest { key, range_end, start_revision, prev_kv, ..Default::default() }
+}
