@@ -10,14 +10,8 @@ use prost::Message as _;
 #[path = "build/shapes.rs"]
 mod shapes;
 
-const FILES: [&str; 6] = [
-    "rpc.proto",
-    "mvcc.proto",
-    "auth.proto",
-    "lock.proto",
-    "election.proto",
-    "health.proto",
-];
+const FILES: [&str; 6] =
+    ["rpc.proto", "mvcc.proto", "auth.proto", "lock.proto", "election.proto", "health.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
@@ -35,10 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(out.join("methods.rs"), methods(&bare))?;
     std::fs::write(out.join("shapes.rs"), shapes::tables(&bare))?;
 
-    prost_build::Config::new()
-        .bytes(["."])
-        .include_file("packages.rs")
-        .compile_fds(descriptors)?;
+    prost_build::Config::new().bytes(["."]).include_file("packages.rs").compile_fds(descriptors)?;
     Ok(())
 }
 

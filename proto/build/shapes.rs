@@ -26,9 +26,7 @@ pub fn tables(descriptors: &FileDescriptorSet) -> String {
             types.collect(&scope, message);
         }
         for entry in &file.enum_type {
-            types
-                .enums
-                .insert(format!("{scope}.{}", entry.name()), entry);
+            types.enums.insert(format!("{scope}.{}", entry.name()), entry);
         }
     }
 
@@ -37,9 +35,7 @@ pub fn tables(descriptors: &FileDescriptorSet) -> String {
         types.enum_table(&mut code, name, entry).expect(INFALLIBLE);
     }
     for (name, message) in &types.messages {
-        types
-            .message_table(&mut code, name, message)
-            .expect(INFALLIBLE);
+        types.message_table(&mut code, name, message).expect(INFALLIBLE);
     }
     code.push_str("pub(super) static SHAPES: &[&Shape] = &[\n");
     for name in types.messages.keys() {
@@ -118,10 +114,7 @@ fn kind(field: &FieldDescriptorProto) -> String {
         Type::Bytes => "Kind::Bytes".into(),
         Type::Enum => format!("Kind::Enum(&{})", ident(field.type_name())),
         Type::Message => format!("Kind::Message(&{})", ident(field.type_name())),
-        other => panic!(
-            "{}: the API has no field of type {other:?} so far",
-            field.name()
-        ),
+        other => panic!("{}: the API has no field of type {other:?} so far", field.name()),
     }
 }
 

@@ -76,9 +76,7 @@ pub struct Names {
 /// The shape of the message with this full name. Messages of the health service have none.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Shape> {
-    let at = tables::SHAPES
-        .binary_search_by_key(&name, |shape| shape.name)
-        .ok()?;
+    let at = tables::SHAPES.binary_search_by_key(&name, |shape| shape.name).ok()?;
     Some(tables::SHAPES[at])
 }
 
@@ -113,11 +111,7 @@ mod tests {
     fn fields_are_few_and_in_the_order_of_their_numbers() {
         for shape in tables::SHAPES {
             assert!(shape.fields.len() <= FIELDS_MAX, "{}", shape.name);
-            assert!(
-                shape.fields.is_sorted_by_key(|field| field.number),
-                "{}",
-                shape.name
-            );
+            assert!(shape.fields.is_sorted_by_key(|field| field.number), "{}", shape.name);
         }
     }
 

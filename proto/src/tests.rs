@@ -12,13 +12,8 @@ fn bytes_on_the_wire_are_etcds() {
         prev_kv: true,
         ..Default::default()
     };
-    assert_eq!(
-        put.encode_to_vec(),
-        b"\x0a\x01a\x12\x011\x18\xac\x02\x20\x01"
-    );
-    let op = RequestOp {
-        request: Some(request_op::Request::RequestPut(PutRequest::default())),
-    };
+    assert_eq!(put.encode_to_vec(), b"\x0a\x01a\x12\x011\x18\xac\x02\x20\x01");
+    let op = RequestOp { request: Some(request_op::Request::RequestPut(PutRequest::default())) };
     assert_eq!(op.encode_to_vec(), b"\x12\x00");
 }
 
@@ -39,23 +34,11 @@ fn every_method_is_in_the_table_with_its_kind() {
     };
     assert_eq!(METHODS.len(), 52);
     assert_eq!(find("etcdserverpb.KV", "Put").kind, Kind::Unary);
-    assert_eq!(
-        find("etcdserverpb.KV", "RangeStream").kind,
-        Kind::ServerStream
-    );
-    assert_eq!(
-        find("etcdserverpb.KV", "RangeStream").input,
-        "etcdserverpb.RangeRequest"
-    );
+    assert_eq!(find("etcdserverpb.KV", "RangeStream").kind, Kind::ServerStream);
+    assert_eq!(find("etcdserverpb.KV", "RangeStream").input, "etcdserverpb.RangeRequest");
     assert_eq!(find("etcdserverpb.Watch", "Watch").kind, Kind::BidiStream);
-    assert_eq!(
-        find("v3electionpb.Election", "Observe").output,
-        "v3electionpb.LeaderResponse"
-    );
-    assert_eq!(
-        find("grpc.health.v1.Health", "Watch").kind,
-        Kind::ServerStream
-    );
+    assert_eq!(find("v3electionpb.Election", "Observe").output, "v3electionpb.LeaderResponse");
+    assert_eq!(find("grpc.health.v1.Health", "Watch").kind, Kind::ServerStream);
 }
 
 #[test]

@@ -32,8 +32,7 @@ fn a_lone_voter_leads_commits_and_continues_after_a_restart() {
     group.applied(index);
     let term = group.term();
 
-    let mut again =
-        Group::new(LaneId(3), 7, Recovered::assemble(disk.clone()).expect("whole"));
+    let mut again = Group::new(LaneId(3), 7, Recovered::assemble(disk.clone()).expect("whole"));
     again.campaign();
     let committed = settle(&mut again, &mut disk);
     assert!(again.is_leader() && again.term() > term);

@@ -96,6 +96,27 @@ impl Revisions {
         chunk.last().map(|e| (e.position(), e.slot))
     }
 
+    /// Memory of the index: chunks are full where writes come in order.
+    pub(super) fn bytes(&self) -> usize {
+        // A name and a `Vec` in the map, whose nodes are two thirds full or better.
+        let per_chunk = CHUNK_MAX * size_of::<Entry>() + 16 + 60;
+        self.chunks.len() * per_chunk
+    }
+
+    /// How many versions there are from `from` through `through`, counted by chunks: too many by
+    /// those of the two chunks at the ends, and no further than `enough`.
+    pub(super) fn about(&self, from: Position, through: Revision, enough: usize) -> usize {
+        let name = self.chunks.range(..=from).next_back().map_or(from, |(name, _)| *name);
+        let mut count = 0;
+        for (name, chunk) in self.chunks.range(name..) {
+            if name.0 > through || count >= enough {
+                break;
+            }
+            count += chunk.len();
+        }
+        count
+    }
+
     /// The versions from `from` on, ascending.
     pub(super) fn from(&self, from: Position) -> impl Iterator<Item = (Position, SlotId)> {
         let name = self.chunks.range(..=from).next_back().map_or(from, |(name, _)| *name);

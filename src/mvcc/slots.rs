@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::version::{Position, Version, VersionRef};
+use super::version::{Position, Version, VersionRef, block_bytes};
 use crate::keys::Revision;
 
 /// Number of a slot. Valid until its entry is taken out; numbers are used again.
@@ -102,6 +102,11 @@ impl Slots {
         self.get(id).key()
     }
 
+    /// Memory of the slots, free ones too; without what entries allocated for themselves.
+    pub(super) fn bytes(&self) -> usize {
+        self.chunks.len() * block_bytes(CHUNK_ENTRIES * size_of::<Slot>())
+    }
+
     fn slot_mut(&mut self, id: SlotId) -> &mut Slot {
         &mut self.chunks[id as usize / CHUNK_ENTRIES][id as usize % CHUNK_ENTRIES]
     }
@@ -143,6 +148,28 @@ impl Entry {
         self.versions.newest().is_some_and(Version::is_live)
     }
 
+    /// The version at exactly `position`.
+    pub(super) fn version_at(&self, position: Position) -> Option<&Version> {
+        let version = self.versions.get(self.versions.before(position))?;
+        (version.position() == position).then_some(version)
+    }
+
+    /// Memory beside the slot and the versions: a long key, the list of several versions.
+    pub(super) fn frame_bytes(&self) -> usize {
+        let name = match &self.name {
+            Name::Inline { .. } => 0,
+            Name::Heap(bytes) => block_bytes(bytes.len()),
+        };
+        let list = match &self.versions {
+            Versions::One(_) => 0,
+            Versions::Many(versions) => {
+                block_bytes(size_of::<VecDeque<Version>>())
+                    + block_bytes(versions.capacity() * size_of::<Version>())
+            }
+        };
+        name + list
+    }
+
     pub(super) fn is_live_at(&self, at: Revision) -> bool {
         self.versions.at(at).is_some_and(Version::is_live)
     }
@@ -167,20 +194,12 @@ impl Versions {
         }
     }
 
-    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Version> {
-        (0..self.len()).filter_map(|index| self.get(index))
-    }
-
     #[inline]
     pub(super) fn newest(&self) -> Option<&Version> {
         match self {
             Versions::One(version) => (!version.is_absent()).then_some(version),
             Versions::Many(versions) => versions.back(),
         }
-    }
-
-    pub(super) fn oldest(&self) -> Option<&Version> {
-        self.get(0)
     }
 
     /// The newest version of a revision not above `at`.

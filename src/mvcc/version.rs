@@ -44,9 +44,7 @@ impl Version {
     ) -> Version {
         let first = version == 1 && create == at.0;
         let flags = if first { FIRST } else { 0 } | if lease.is_some() { LEASED } else { 0 };
-        let header = FIXED_BYTES
-            + if first { 0 } else { 16 }
-            + if lease.is_some() { 8 } else { 0 };
+        let header = FIXED_BYTES + if first { 0 } else { 16 } + if lease.is_some() { 8 } else { 0 };
         let mut bytes = Vec::with_capacity(header + value.len());
         push_fixed(&mut bytes, at, flags);
         if !first {
@@ -97,10 +95,6 @@ impl Version {
         }
     }
 
-    pub(super) fn value_len(&self) -> usize {
-        self.0.len() - self.value_at()
-    }
-
     /// What a reader sees. A tombstone shows etcd's view of one: key and modified revision alone.
     #[inline]
     pub(super) fn view<'a>(&'a self, key: &'a [u8]) -> VersionRef<'a> {
@@ -115,6 +109,11 @@ impl Version {
         VersionRef { key, value, create, modified, sub, version, lease: self.lease() }
     }
 
+    /// Memory that the version takes.
+    pub(super) fn block_bytes(&self) -> usize {
+        block_bytes(self.0.len())
+    }
+
     fn value_at(&self) -> usize {
         let flags = self.0[FLAGS_AT];
         FIXED_BYTES
@@ -125,6 +124,12 @@ impl Version {
     fn number(&self, at: usize) -> i64 {
         i64::from_le_bytes(self.0[at..at + 8].try_into().expect("eight bytes"))
     }
+}
+
+/// What an allocation takes from glibc's allocator: eight bytes of its own, in steps of sixteen, never
+/// less than two.
+pub(super) fn block_bytes(len: usize) -> usize {
+    (len + 8).next_multiple_of(16).max(32)
 }
 
 fn push_fixed(bytes: &mut Vec<u8>, at: Position, flags: u8) {

@@ -117,8 +117,7 @@ mod tests {
 
     #[test]
     fn only_older_records_above_the_cut_are_void() {
-        let epoch =
-            EpochRecord { epoch: 3, cut: Revision(10), barriers: vec![(7, 2), (9, 2)] };
+        let epoch = EpochRecord { epoch: 3, cut: Revision(10), barriers: vec![(7, 2), (9, 2)] };
         assert!(epoch.voids(LaneId(0), 6, Revision(11)));
         assert!(!epoch.voids(LaneId(0), 6, Revision(10)));
         assert!(!epoch.voids(LaneId(0), 8, Revision(11)), "written by the new epoch");

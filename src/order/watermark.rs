@@ -87,11 +87,8 @@ impl Order {
     /// that was read, whatever its lane's bound said.
     pub fn publish(&self) -> Revision {
         let counter = self.counter.0.load(SeqCst);
-        let oldest = self
-            .oldest_inflight
-            .iter()
-            .map(|bound| bound.0.load(SeqCst))
-            .fold(i64::MAX, i64::min);
+        let oldest =
+            self.oldest_inflight.iter().map(|bound| bound.0.load(SeqCst)).fold(i64::MAX, i64::min);
         let computed = counter.min(oldest.saturating_sub(1));
         Revision(self.watermark.0.fetch_max(computed, SeqCst).max(computed))
     }

@@ -456,8 +456,7 @@ impl<S: State> Run<'_, S> {
             });
         }
         let count = self.state.count(&keys, at);
-        let mut response =
-            pb::RangeResponse { header: self.header(), kvs, more: false, count };
+        let mut response = pb::RangeResponse { header: self.header(), kvs, more: false, count };
         arrange(request, &mut response);
         response
     }
@@ -480,9 +479,8 @@ fn is_sorted(request: &pb::RangeRequest) -> bool {
 /// Whether a version passes the request's revision filters.
 #[must_use]
 pub fn passes(request: &pb::RangeRequest, create: Revision, modified: Revision) -> bool {
-    let within = |at: Revision, min: i64, max: i64| {
-        (min == 0 || at.0 >= min) && (max == 0 || at.0 <= max)
-    };
+    let within =
+        |at: Revision, min: i64, max: i64| (min == 0 || at.0 >= min) && (max == 0 || at.0 <= max);
     within(modified, request.min_mod_revision, request.max_mod_revision)
         && within(create, request.min_create_revision, request.max_create_revision)
 }

@@ -37,7 +37,12 @@ fn range(key: &str, end: &str) -> pb::RequestOp {
     op(Request::RequestRange(pb::RangeRequest { key, range_end, ..Default::default() }))
 }
 
-fn compare(key: &str, target: CompareTarget, result: CompareResult, union: TargetUnion) -> pb::Compare {
+fn compare(
+    key: &str,
+    target: CompareTarget,
+    result: CompareResult,
+    union: TargetUnion,
+) -> pb::Compare {
     pb::Compare {
         result: result as i32,
         target: target as i32,
@@ -70,7 +75,8 @@ fn an_absent_key_has_zero_numbers_and_no_value() {
 #[test]
 fn a_range_compare_holds_only_if_it_holds_for_every_key() {
     let state = state(&[("a", "1"), ("b", "2")]);
-    let mut all = compare("a", CompareTarget::Version, CompareResult::Equal, TargetUnion::Version(2));
+    let mut all =
+        compare("a", CompareTarget::Version, CompareResult::Equal, TargetUnion::Version(2));
     all.range_end = "z".into();
     assert!(holds(&state, &all));
     let value = TargetUnion::Value("1".into());
@@ -107,7 +113,8 @@ fn reads_see_the_writes_before_them_and_headers_tell_when() {
 #[test]
 fn nested_compares_look_at_the_state_before_the_transaction() {
     let mut state = state(&[]);
-    let absent = compare("n", CompareTarget::Version, CompareResult::Equal, TargetUnion::Version(0));
+    let absent =
+        compare("n", CompareTarget::Version, CompareResult::Equal, TargetUnion::Version(0));
     let nested = pb::TxnRequest {
         compare: vec![absent],
         success: vec![put("seen", "absent")],
@@ -145,7 +152,8 @@ fn keeping_the_value_of_a_key_deleted_from_key_on_is_key_not_found() {
     assert!(!has_duplicates(&txn), "etcd's check does not see it");
     assert_eq!(run(&mut state, &txn).map(|_| ()), Err(Refusal::KeyNotFound));
     assert!(state.writes.is_empty());
-    let txn = pb::TxnRequest { success: vec![delete("a", "\0"), put("b", "2")], ..Default::default() };
+    let txn =
+        pb::TxnRequest { success: vec![delete("a", "\0"), put("b", "2")], ..Default::default() };
     run(&mut state, &txn).expect("a put with a value is as good as new");
     assert_eq!(state.get(b"b").map(|row| (row.version, row.create)), Some((1, Revision(10))));
 }

@@ -1,0 +1,7 @@
+//! The store by transcripts, and against a model.
+
+mod model;
+mod random;
+mod transcripts;
+
+pub(super) use random::Random;
