@@ -14,6 +14,7 @@ use cored_proto::etcdserverpb as pb;
 
 use crate::shard::request::{Answer, Error, Request, RequestId};
 use crate::watch::StreamId;
+pub use crate::watch::WatchInput;
 
 /// Requests that may be unanswered at once on one core; more are refused, as etcd does when it has
 /// fallen behind ("too many requests").
@@ -26,22 +27,6 @@ pub struct Identity {
     pub cluster_id: u64,
     /// This member's number.
     pub member_id: u64,
-}
-
-/// What a watch stream of a client asks of the engine.
-#[derive(Debug)]
-pub enum WatchInput {
-    /// The stream begins.
-    Open,
-    /// A message of the client's.
-    Request(pb::WatchRequest),
-    /// So many bytes of responses have left the queue: they are no longer counted as waiting.
-    Sent {
-        /// Bytes.
-        bytes: usize,
-    },
-    /// The stream is over; nothing more may be sent to it.
-    Close,
 }
 
 /// What comes in between two turns.
