@@ -9,7 +9,7 @@ use super::RangeMap;
 use crate::keys::{KeyRange, LaneId};
 
 /// Keys that one report holds at most.
-const SAMPLES_MAX: usize = 256;
+const SAMPLES_MAX: usize = 128;
 
 /// Keys longer than this are sampled by their first bytes: enough to tell ranges apart.
 const SAMPLE_BYTES_MAX: usize = 256;
@@ -20,17 +20,20 @@ const REPORTS: usize = 8;
 /// Operations a second of all lanes together below which nothing is worth moving.
 const TOTAL_MIN: f64 = 200.0;
 
-/// How far above the average the busiest lane must be: 20 %.
+/// How far above the average a lane must be to give something away: 20 %.
 const IMBALANCE: f64 = 1.2;
 
-/// What a move must take off the busiest of the two lanes, as a part of the average lane.
+/// What a move must take off the busier of its two lanes, as a part of the average lane.
 const GAIN_MIN: f64 = 0.1;
 
-/// Ranges a lane may have before moves must not cut any more of them.
-const RANGES_PER_LANE_MAX: usize = 32;
+/// The same for a move that leaves no more ranges than there were: such moves come to an end.
+const WHOLE_GAIN_MIN: f64 = 0.02;
 
-/// Most decisions that are skipped after moves that brought nothing.
-const HOLD_MAX: u32 = 64;
+/// How much less such a move may bring than one that cuts, and still be preferred.
+const WHOLE_BONUS: f64 = 0.05;
+
+/// Ranges there may be for each lane before moves must not cut any more of them.
+const RANGES_PER_LANE_MAX: usize = 32;
 
 /// What one shard's keys are used for, as a bounded sample. Costs a few instructions for most
 /// operations; which are sampled depends on nothing but their sequence.
@@ -113,60 +116,174 @@ impl Sampler {
     }
 }
 
+/// Load in each of the last seconds, the newest first.
+type Seconds = [f64; REPORTS];
+
 /// Decides which range moves next, on the core that keeps control state.
+///
+/// Samples are attributed to lanes by the map of now, so what is known stays true after a move and
+/// the next one can follow at once. A move is judged second by second: splitting a load that walks
+/// through the keys (as ascending inserts do) would look even over all seconds and help in none.
 #[derive(Debug)]
 pub struct Balancer {
-    /// Per lane its newest reports.
+    /// Per lane its newest reports, the newest first.
     reports: Vec<VecDeque<LaneLoad>>,
-    /// What was hoped of the last move, until reports show what became of it.
-    trial: Option<Trial>,
-    /// Moves in a row that brought nothing.
-    failures: u32,
-    /// Decisions to skip.
-    hold: u32,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Trial {
-    /// Lane that was too busy, and the one that was to help.
-    from: LaneId,
-    to: LaneId,
-    /// The share of all load that the busier of the two was expected to have.
-    expected: f64,
-    /// The share it had.
-    before: f64,
-    /// Reports per lane still to come before it is judged.
-    reports: u32,
 }
 
 impl Balancer {
     /// For so many lanes.
     #[must_use]
     pub fn new(lanes: u16) -> Balancer {
-        Balancer {
-            reports: vec![VecDeque::new(); usize::from(lanes)],
-            trial: None,
-            failures: 0,
-            hold: 0,
-        }
+        Balancer { reports: vec![VecDeque::new(); usize::from(lanes)] }
     }
 
     /// What a lane did in the last second.
     pub fn report(&mut self, load: LaneLoad) {
         let Some(reports) = self.reports.get_mut(usize::from(load.lane.0)) else { return };
-        if reports.len() == REPORTS {
-            reports.pop_front();
-        }
-        reports.push_back(load);
+        reports.truncate(REPORTS - 1);
+        reports.push_front(load);
     }
 
     /// The next move, if one is worth it. To be called about once a second while no move is under
     /// way, and at once when one has ended.
-    pub fn decide(&mut self, map: &RangeMap) -> Option<Move> {
-        let _ = map;
-        None
+    #[must_use]
+    pub fn decide(&self, map: &RangeMap) -> Option<Move> {
+        let (loads, mut samples) = self.attribute(map);
+        let seconds = self.reports.iter().map(VecDeque::len).max().unwrap_or(0).max(1);
+        let averages: Vec<f64> =
+            loads.iter().map(|load| load.iter().sum::<f64>() / seconds as f64).collect();
+        let total: f64 = averages.iter().sum();
+        if total < TOTAL_MIN {
+            return None;
+        }
+        let average = total / averages.len() as f64;
+        let may_cut = map.starts().len() < RANGES_PER_LANE_MAX * averages.len();
+        let mut lanes: Vec<usize> = (0..averages.len()).collect();
+        // Stable: of equals the first, whatever the numbers.
+        lanes.sort_by(|a, b| averages[*b].total_cmp(&averages[*a]));
+        let to = *lanes.last()?;
+        let busy = lanes.into_iter().take_while(|lane| averages[*lane] > IMBALANCE * average);
+        let mut moves = busy.filter(|from| *from != to).filter_map(|from| {
+            let ask = Ask {
+                from: LaneId(from as u16),
+                to: LaneId(to as u16),
+                pair: (&loads[from], &loads[to]),
+                seconds,
+                average,
+                may_cut,
+            };
+            let range = ask.best_cut(map, std::mem::take(&mut samples[from]))?;
+            Some(Move { range, to: ask.to })
+        });
+        moves.next()
     }
 
-    /// The move that was decided last is done.
-    pub fn moved(&mut self) {}
+    /// Whose load it would be by `map`: per lane its load in each second, and its samples.
+    fn attribute(&self, map: &RangeMap) -> (Vec<Seconds>, Vec<Vec<Sample<'_>>>) {
+        let mut loads = vec![[0.0; REPORTS]; self.reports.len()];
+        let mut samples = vec![Vec::new(); self.reports.len()];
+        for reports in &self.reports {
+            for (second, report) in reports.iter().enumerate() {
+                let weight = report.operations as f64 / report.keys.len().max(1) as f64;
+                for key in &report.keys {
+                    let lane = usize::from(map.lane_of(key).0);
+                    if lane < loads.len() {
+                        loads[lane][second] += weight;
+                        samples[lane].push(Sample { key, second, weight });
+                    }
+                }
+            }
+        }
+        (loads, samples)
+    }
 }
+
+/// One sampled key and how many operations of which second it stands for.
+#[derive(Clone, Copy)]
+struct Sample<'a> {
+    key: &'a Bytes,
+    second: usize,
+    weight: f64,
+}
+
+/// Which part of one lane's load should another get?
+struct Ask<'a> {
+    from: LaneId,
+    to: LaneId,
+    /// Their loads.
+    pair: (&'a Seconds, &'a Seconds),
+    /// How many seconds are known.
+    seconds: usize,
+    /// The average lane's load.
+    average: f64,
+    /// Whether a range may be cut in two.
+    may_cut: bool,
+}
+
+impl Ask<'_> {
+    /// The best move, if one is worth it.
+    fn best_cut(&self, map: &RangeMap, mut samples: Vec<Sample<'_>>) -> Option<KeyRange> {
+        samples.sort_by(|a, b| a.key.cmp(b.key));
+        let mut best: Option<(f64, KeyRange)> = None;
+        let mut offer = |moving: &Seconds, cuts: bool, range: &dyn Fn() -> KeyRange| {
+            let gain = gain(self.pair, moving, self.seconds) / self.average;
+            let (least, bonus) = if cuts { (GAIN_MIN, 0.0) } else { (WHOLE_GAIN_MIN, WHOLE_BONUS) };
+            if gain >= least
+                && (self.may_cut || !cuts)
+                && best.as_ref().is_none_or(|(most, _)| gain + bonus > *most)
+            {
+                best = Some((gain + bonus, range()));
+            }
+        };
+        for slot in map.of_lane(self.from) {
+            let first = samples.partition_point(|sample| sample.key.as_ref() < &slot.start[..]);
+            let len = samples[first..].partition_point(|sample| slot.contains(sample.key));
+            let inside = &samples[first..first + len];
+            let (joins_left, joins_right) = neighbours(map, &slot, self.to);
+            let mut whole = [0.0; REPORTS];
+            inside.iter().for_each(|sample| whole[sample.second] += sample.weight);
+            offer(&whole, false, &|| slot.clone());
+            let mut left = [0.0; REPORTS];
+            for (at, sample) in inside.iter().enumerate() {
+                if at > 0 && inside[at - 1].key != sample.key {
+                    let key = || sample.key.to_vec();
+                    let right = std::array::from_fn(|second| whole[second] - left[second]);
+                    offer(&left, !joins_left, &|| KeyRange {
+                        start: slot.start.clone(),
+                        end: Some(key()),
+                    });
+                    offer(&right, !joins_right, &|| KeyRange {
+                        start: key(),
+                        end: slot.end.clone(),
+                    });
+                }
+                left[sample.second] += sample.weight;
+            }
+        }
+        best.map(|(_, range)| range)
+    }
+}
+
+/// How much less the busier of two lanes has to do when `moving` goes from the first to the second:
+/// what at least half of the seconds gain.
+fn gain(pair: (&Seconds, &Seconds), moving: &Seconds, seconds: usize) -> f64 {
+    let mut gains: Seconds = std::array::from_fn(|second| {
+        let (from, to, moving) = (pair.0[second], pair.1[second], moving[second]);
+        from.max(to) - (from - moving).max(to + moving)
+    });
+    let gains = &mut gains[..seconds];
+    gains.sort_by(f64::total_cmp);
+    gains[(seconds - 1) / 2]
+}
+
+/// Whether `lane` owns what lies just before `slot`, and just after it.
+fn neighbours(map: &RangeMap, slot: &KeyRange, lane: LaneId) -> (bool, bool) {
+    let starts = map.starts();
+    let at = starts.partition_point(|(start, _)| start.as_ref() < &slot.start[..]);
+    let before = at.checked_sub(1).is_some_and(|before| starts[before].1 == lane);
+    let after = starts.get(at + 1).is_some_and(|(_, owner)| *owner == lane);
+    (before, after)
+}
+
+#[cfg(test)]
+mod tests;
