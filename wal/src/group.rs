@@ -1,9 +1,10 @@
 //! Groups that form while writes are in flight. It knows frames but no file, no checksum and no
 //! acknowledgement: those are added when a group is written.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::buffer::Buffer;
+use crate::log::Carried;
 use crate::record::{self, CARRY, FIRST, FRAME_ALIGN, HEADER_BYTES, Header, LAST, SEAL};
 
 /// Buffers kept for reuse: two in flight, one forming, one to spare.
@@ -171,15 +172,12 @@ impl Queue {
 }
 
 /// The head of a new segment: carried state, then the group that opens the segment.
-pub(crate) fn with_head<'a>(
-    carries: impl Iterator<Item = (&'a (u16, u8), &'a Box<[u8]>)> + Clone,
-    group: &Group,
-) -> Buffer {
-    let head_bytes: usize =
-        carries.clone().map(|(_, state)| record::frame_bytes(state.len())).sum();
+pub(crate) fn with_head(carried: &BTreeMap<(u16, u8), Carried>, group: &Group) -> Buffer {
+    let states = || carried.iter().map(|(who, carried)| (who, &carried.state));
+    let head_bytes: usize = states().map(|(_, state)| record::frame_bytes(state.len())).sum();
     let mut buffer = Buffer::with_capacity(head_bytes + group.buffer.len());
     let sequence = group.begun_before();
-    for (&(lane, kind), state) in carries {
+    for (&(lane, kind), state) in states() {
         let header = Header {
             sequence,
             len_bytes: u32::try_from(state.len()).expect("bounded by set_carry"),

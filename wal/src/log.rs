@@ -70,7 +70,7 @@ pub struct Log<D> {
     preparing: Option<SegmentHeader>,
     epoch: u64,
     segments: Segments,
-    carried: BTreeMap<(u16, u8), Box<[u8]>>,
+    carried: BTreeMap<(u16, u8), Carried>,
     failed: Option<Error>,
     stats: Stats,
 }
@@ -95,6 +95,14 @@ struct Flight {
     /// Whether this group opens its segment.
     head: bool,
     done: bool,
+}
+
+/// State that heads repeat.
+#[derive(Debug)]
+pub(crate) struct Carried {
+    pub(crate) state: Box<[u8]>,
+    /// The newest record of the same lane and kind: the copy that holds until the next head.
+    pub(crate) recorded: u64,
 }
 
 /// Which segments exist and from where on they may go.
@@ -135,9 +143,10 @@ impl<D: Disk> Log<D> {
             found.begins.insert(1, 1);
         } else {
             make_safe(&mut disk, &options, &found)?;
+            retire_misfits(&mut disk, &options, &mut found)?;
         }
         let mut log = Log::resume(disk, options, found, epoch);
-        if carry_bytes(&log.carried) > log.options.carry_bytes_max() {
+        if log.carry_bytes() > log.options.carry_bytes_max() {
             return Err(Error::Options("segment_bytes is too small for the carried state"));
         }
         if !log.is_sealed() {
@@ -182,18 +191,23 @@ impl<D: Disk> Log<D> {
     /// # Panics
     /// If the payload is longer than [`crate::PAYLOAD_BYTES_MAX`].
     pub fn append(&mut self, lane: u16, kind: u8, payload: &[&[u8]]) -> Sequence {
-        Sequence(match self.failed {
-            Some(_) => self.queue.skip(),
-            None => self.queue.append(lane, kind, payload),
-        })
+        if self.failed.is_some() {
+            return Sequence(self.queue.skip());
+        }
+        let sequence = self.queue.append(lane, kind, payload);
+        if let Some(carried) = self.carried.get_mut(&(lane, kind)) {
+            carried.recorded = sequence;
+        }
+        Sequence(sequence)
     }
 
     /// Sets the state that the head of every later segment repeats for this lane and kind, as of
-    /// what is appended so far. It is not written now: append it as a record too, with the same
+    /// what is appended so far. It is not written now: append it as a record first, with the same
     /// lane, kind and payload, so that the segments up to the next head hold it. Recovery gives
     /// both; the last one holds.
     ///
-    /// State that was ever carried stays known when the log is opened again.
+    /// Recovery knows what the head of some segment repeated, but not what was set after the last
+    /// head: set everything again after [`Log::open`], or recycling may lose it.
     ///
     /// # Panics
     /// If all carried state together passes [`Options::carry_bytes_max`].
@@ -207,14 +221,30 @@ impl<D: Disk> Log<D> {
     }
 
     fn carry(&mut self, who: (u16, u8), state: Box<[u8]>) {
-        if self.carried.insert(who, state).is_none() {
-            // Until a head repeats it, the only copy may lie in any older segment.
-            self.segments.carries_from = self.current.header.segment + 1;
+        let current = self.current.header.segment;
+        match self.carried.get_mut(&who) {
+            Some(carried) if carried.state == state => return,
+            Some(carried) => {
+                carried.state = state;
+                let recorded = Sequence(carried.recorded);
+                if self.segment_of(recorded).is_none_or(|segment| segment < current) {
+                    self.segments.carries_from = current + 1;
+                }
+            }
+            None => {
+                // Until a head repeats it, the only copy may lie in any older segment.
+                self.carried.insert(who, Carried { state, recorded: 0 });
+                self.segments.carries_from = current + 1;
+            }
         }
         assert!(
-            carry_bytes(&self.carried) <= self.options.carry_bytes_max(),
+            self.carry_bytes() <= self.options.carry_bytes_max(),
             "carried state above a quarter of a segment"
         );
+    }
+
+    fn carry_bytes(&self) -> usize {
+        self.carried.values().map(|carried| record::frame_bytes(carried.state.len())).sum()
     }
 
     /// Starts what may be started: one write when none is in flight, a second when enough waits
@@ -513,7 +543,7 @@ impl<D: Disk> Log<D> {
             let header = self.ready.pop_front().expect("find_place saw one");
             group.buffer = buffer;
             self.segments.begins.insert(header.segment, group.begun_before() + 1);
-            buffer = group::with_head(self.carried.iter(), &group);
+            buffer = group::with_head(&self.carried, &group);
             self.current = Place { header, offset_bytes: FIRST_FRAME };
             self.stats.segments += 1;
         }
@@ -554,11 +584,6 @@ impl<D: Disk> Log<D> {
     }
 }
 
-fn carry_bytes(carried: &BTreeMap<(u16, u8), Box<[u8]>>) -> usize {
-    let frames = carried.values().map(|state| record::frame_bytes(state.len()));
-    frames.sum()
-}
-
 fn short_is_failed(written: usize, bytes: usize) -> std::io::Result<()> {
     if written == bytes {
         return Ok(());
@@ -595,6 +620,30 @@ fn make_safe<D: Disk>(disk: &mut D, options: &Options, found: &Found) -> Result<
         })?;
     }
     found.voids.iter().try_for_each(|void| overwrite(disk, options, void))
+}
+
+/// Takes away the segments behind the end, which are empty now, if they were made for other
+/// options: a head need not fit into them. The last goes first, so that no gap ever shows.
+fn retire_misfits<D: Disk>(
+    disk: &mut D,
+    options: &Options,
+    found: &mut Found,
+) -> Result<(), Error> {
+    let ready = &found.headers[found.current + 1..];
+    if ready.iter().all(|header| header.segment_bytes == options.segment_bytes) {
+        return Ok(());
+    }
+    for header in found.headers.drain(found.current + 1..).rev() {
+        let segment = header.segment;
+        let failed =
+            |source| Error::io("retire", segment::file_name(options.log, segment), 0, source);
+        disk.retire(segment).map_err(failed)?;
+        match disk.reap(true).map_err(failed)? {
+            Some(Completion::Retired { result, .. }) => result.map_err(failed)?,
+            other => unreachable!("only a retirement was asked for, not {other:?}"),
+        }
+    }
+    Ok(())
 }
 
 fn overwrite<D: Disk>(disk: &mut D, options: &Options, void: &Void) -> Result<(), Error> {

@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use crate::buffer::{BLOCK_BYTES, Buffer};
 use crate::disk::Disk;
 use crate::error::Error;
+use crate::log::Carried;
 use crate::options::Options;
 use crate::record::{self, CARRY, FIRST, FRAME_ALIGN, Frame, HEADER_BYTES, LAST, SEAL, Sequence};
 use crate::segment::{self, FIRST_FRAME, Key, SegmentHeader};
@@ -100,7 +101,7 @@ pub(crate) struct Found {
     /// The highest `acked_through` that the log itself tells.
     pub(crate) acked_through: u64,
     pub(crate) voids: Vec<Void>,
-    pub(crate) carried: BTreeMap<(u16, u8), Box<[u8]>>,
+    pub(crate) carried: BTreeMap<(u16, u8), Carried>,
     /// Per segment the first sequence that begins in it or later.
     pub(crate) begins: BTreeMap<u64, u64>,
 }
@@ -153,7 +154,7 @@ pub(crate) fn recover<D: Disk>(
         }
     }
     tail.judge(&chain, &found, options)?;
-    found.recovered.torn = tail.torn(&found, options);
+    found.recovered.torn = tail.torn(options);
     found.recovered.newest = Sequence(chain.whole);
     found.voids = tail.voids;
     found.previous = chain.previous;
@@ -244,6 +245,8 @@ struct Chain {
     /// first segments were recycled.
     known: bool,
     previous: u32,
+    /// Whether anything but carried state was read.
+    headed: bool,
     /// The newest sequence begun.
     begun: u64,
     /// The newest sequence of a whole record.
@@ -260,6 +263,7 @@ impl Chain {
         Chain {
             known: first_segment == 1,
             previous: 0,
+            headed: false,
             begun: 0,
             whole: 0,
             acked_through: 0,
@@ -339,6 +343,7 @@ impl Chain {
             self.open = Open::Orphan;
         }
         self.previous = frame.crc;
+        self.headed |= header.flags != CARRY;
         self.acked_through = self.acked_through.max(header.acked_through);
         match header.flags {
             SEAL => {
@@ -403,11 +408,13 @@ impl Found {
         let who = (record.lane, record.kind);
         if record.carry {
             self.recovered.carries += 1;
-            self.carried.insert(who, record.payload.into());
+            let state = record.payload.into();
+            self.carried.insert(who, Carried { state, recorded: 0 });
         } else {
             self.recovered.records += 1;
-            if let Some(state) = self.carried.get_mut(&who) {
-                *state = record.payload.into();
+            if let Some(carried) = self.carried.get_mut(&who) {
+                carried.state = record.payload.into();
+                carried.recorded = record.sequence.0;
             }
         }
         self.recovered.bytes += record.payload.len() as u64;
@@ -482,8 +489,10 @@ impl Tail {
     /// # Errors
     /// [`Error::Corrupt`] if anything that was reported durable is missing.
     fn judge(&self, chain: &Chain, found: &Found, options: &Options) -> Result<(), Error> {
-        // A log is recycled only up to a segment whose first group is durable.
-        let headless = !chain.known && !found.headers.is_empty();
+        // A log is recycled only up to a segment whose first group is durable, so the oldest one
+        // holds more than carried state unless it is the first of all.
+        let oldest = found.headers.first().map_or(1, |header| header.segment);
+        let headless = oldest > 1 && !chain.headed;
         if !headless && self.acked_through < chain.missing() {
             return Ok(());
         }
@@ -498,9 +507,8 @@ impl Tail {
         })
     }
 
-    fn torn(&self, found: &Found, options: &Options) -> Option<Torn> {
+    fn torn(&self, options: &Options) -> Option<Torn> {
         let (segment, offset_bytes, _) = self.suspect?;
-        let _ = found;
         Some(Torn { file: segment::file_name(options.log, segment), offset_bytes })
     }
 }
