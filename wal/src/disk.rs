@@ -81,7 +81,8 @@ pub trait Disk {
     fn prepare(&mut self, segment: u64, bytes: u64, header: Buffer) -> io::Result<()>;
 
     /// Begins to take a segment away, keeping the file for a later `prepare` if that is useful.
-    /// Retirements take effect in the order in which they were asked.
+    /// Preparations and retirements take effect in the order in which they were asked; when one
+    /// fails, those after it are not done and need not be reported.
     ///
     /// # Errors
     /// Whatever the operating system says.

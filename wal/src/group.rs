@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::buffer::Buffer;
-use crate::log::Carried;
 use crate::record::{self, CARRY, FIRST, FRAME_ALIGN, HEADER_BYTES, Header, LAST, SEAL};
 
 /// Buffers kept for reuse: two in flight, one forming, one to spare.
@@ -172,12 +171,11 @@ impl Queue {
 }
 
 /// The head of a new segment: carried state, then the group that opens the segment.
-pub(crate) fn with_head(carried: &BTreeMap<(u16, u8), Carried>, group: &Group) -> Buffer {
-    let states = || carried.iter().map(|(who, carried)| (who, &carried.state));
-    let head_bytes: usize = states().map(|(_, state)| record::frame_bytes(state.len())).sum();
+pub(crate) fn with_head(carried: &BTreeMap<(u16, u8), Box<[u8]>>, group: &Group) -> Buffer {
+    let head_bytes: usize = carried.values().map(|state| record::frame_bytes(state.len())).sum();
     let mut buffer = Buffer::with_capacity(head_bytes + group.buffer.len());
     let sequence = group.begun_before();
-    for (&(lane, kind), state) in states() {
+    for (&(lane, kind), state) in carried {
         let header = Header {
             sequence,
             len_bytes: u32::try_from(state.len()).expect("bounded by set_carry"),

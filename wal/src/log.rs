@@ -70,7 +70,7 @@ pub struct Log<D> {
     preparing: Option<SegmentHeader>,
     epoch: u64,
     segments: Segments,
-    carried: BTreeMap<(u16, u8), Carried>,
+    carried: BTreeMap<(u16, u8), Box<[u8]>>,
     failed: Option<Error>,
     stats: Stats,
 }
@@ -95,14 +95,6 @@ struct Flight {
     /// Whether this group opens its segment.
     head: bool,
     done: bool,
-}
-
-/// State that heads repeat.
-#[derive(Debug)]
-pub(crate) struct Carried {
-    pub(crate) state: Box<[u8]>,
-    /// The newest record of the same lane and kind: the copy that holds until the next head.
-    pub(crate) recorded: u64,
 }
 
 /// Which segments exist and from where on they may go.
@@ -194,20 +186,16 @@ impl<D: Disk> Log<D> {
         if self.failed.is_some() {
             return Sequence(self.queue.skip());
         }
-        let sequence = self.queue.append(lane, kind, payload);
-        if let Some(carried) = self.carried.get_mut(&(lane, kind)) {
-            carried.recorded = sequence;
-        }
-        Sequence(sequence)
+        Sequence(self.queue.append(lane, kind, payload))
     }
 
     /// Sets the state that the head of every later segment repeats for this lane and kind, as of
-    /// what is appended so far. It is not written now: append it as a record first, with the same
-    /// lane, kind and payload, so that the segments up to the next head hold it. Recovery gives
-    /// both; the last one holds.
+    /// what is appended so far. It is not written now: append it as a record too, with the same
+    /// lane, kind and payload and no [`Log::submit`] or [`Log::complete`] in between, so that the
+    /// segments up to the next head hold it. Recovery gives both; the last one holds.
     ///
-    /// Recovery knows what the head of some segment repeated, but not what was set after the last
-    /// head: set everything again after [`Log::open`], or recycling may lose it.
+    /// Recovery knows what the head of some segment repeated, but not what was first set after the
+    /// last head: set everything again after [`Log::open`], or recycling may lose it.
     ///
     /// # Panics
     /// If all carried state together passes [`Options::carry_bytes_max`].
@@ -221,21 +209,9 @@ impl<D: Disk> Log<D> {
     }
 
     fn carry(&mut self, who: (u16, u8), state: Box<[u8]>) {
-        let current = self.current.header.segment;
-        match self.carried.get_mut(&who) {
-            Some(carried) if carried.state == state => return,
-            Some(carried) => {
-                carried.state = state;
-                let recorded = Sequence(carried.recorded);
-                if self.segment_of(recorded).is_none_or(|segment| segment < current) {
-                    self.segments.carries_from = current + 1;
-                }
-            }
-            None => {
-                // Until a head repeats it, the only copy may lie in any older segment.
-                self.carried.insert(who, Carried { state, recorded: 0 });
-                self.segments.carries_from = current + 1;
-            }
+        if self.carried.insert(who, state).is_none() {
+            // Until a head repeats it, the only copy may lie in any older segment.
+            self.segments.carries_from = self.current.header.segment + 1;
         }
         assert!(
             self.carry_bytes() <= self.options.carry_bytes_max(),
@@ -244,7 +220,7 @@ impl<D: Disk> Log<D> {
     }
 
     fn carry_bytes(&self) -> usize {
-        self.carried.values().map(|carried| record::frame_bytes(carried.state.len())).sum()
+        self.carried.values().map(|state| record::frame_bytes(state.len())).sum()
     }
 
     /// Starts what may be started: one write when none is in flight, a second when enough waits
@@ -458,7 +434,9 @@ impl<D: Disk> Log<D> {
                 }
                 Some(Completion::Prepared { segment, result }) => {
                     self.io("prepare", segment, 0, result)?;
-                    self.ready.extend(self.preparing.take());
+                    let header = self.preparing.take();
+                    let header = header.filter(|header| header.segment == segment);
+                    self.ready.push_back(header.expect("a disk reports what was asked for"));
                 }
                 Some(Completion::Retired { segment, result }) => {
                     self.io("retire", segment, 0, result)?;
@@ -548,7 +526,8 @@ impl<D: Disk> Log<D> {
             self.stats.segments += 1;
         }
         let key = self.current.header.key();
-        self.previous = record::finish(&mut buffer, key, self.durable, self.previous);
+        let at = self.current.offset_bytes;
+        self.previous = record::finish(&mut buffer, key, at, self.durable, self.previous);
         buffer.pad_to(BLOCK_BYTES);
         for (who, state) in group.carries {
             self.carry(who, state);

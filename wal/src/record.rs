@@ -42,7 +42,7 @@ pub const SEAL: u8 = 8;
 ///     32     2  lane
 ///     34     1  kind
 ///     35     1  flags          first 1, last 2, carry 4, seal 8
-///     36     4  zero
+///     36     4  place          where in its file the frame was meant to be, in units of 8 bytes
 ///     40   len  payload        then zeros up to the next multiple of 8
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -61,6 +61,16 @@ pub struct Header {
     pub kind: u8,
     /// [`FIRST`], [`LAST`], [`CARRY`], [`SEAL`].
     pub flags: u8,
+    /// Where in its file the frame was meant to be, in units of [`FRAME_ALIGN`].
+    pub place: u32,
+}
+
+impl Header {
+    /// Whether the frame was meant for this byte of its file. A write can go astray and be whole.
+    #[must_use]
+    pub fn belongs_at(&self, offset_bytes: u64) -> bool {
+        u64::from(self.place) * FRAME_ALIGN as u64 == offset_bytes
+    }
 }
 
 /// A frame that passed every check.
@@ -81,7 +91,7 @@ pub fn frame_bytes(payload_bytes: usize) -> usize {
 }
 
 /// Begins a frame in a forming group. What depends on the moment and place of the write (checksum,
-/// mark, `acked_through`, `previous`) stays zero until [`finish`]. The caller appends exactly
+/// mark, `acked_through`, `previous`, place) stays zero until [`finish`]. The caller appends exactly
 /// `header.len_bytes` and pads to [`FRAME_ALIGN`].
 pub(crate) fn begin(buffer: &mut Buffer, header: &Header) {
     let mut bytes = [0; HEADER_BYTES];
@@ -93,16 +103,25 @@ pub(crate) fn begin(buffer: &mut Buffer, header: &Header) {
     buffer.extend(&bytes);
 }
 
-/// Completes every frame of a group that is about to be written and returns the checksum of the
-/// last one.
-pub(crate) fn finish(group: &mut [u8], key: Key, acked_through: u64, mut previous: u32) -> u32 {
+/// Completes every frame of a group that is about to be written at `offset_bytes` of its file, and
+/// returns the checksum of the last one.
+pub(crate) fn finish(
+    group: &mut [u8],
+    key: Key,
+    offset_bytes: u64,
+    acked_through: u64,
+    mut previous: u32,
+) -> u32 {
+    let first_place = offset_bytes as usize / FRAME_ALIGN;
     let mut at = 0;
     while at < group.len() {
         let frame = &mut group[at..];
         let len_bytes = read_u32(frame, 28) as usize;
+        let place = u32::try_from(first_place + at / FRAME_ALIGN).expect("at most 1 GiB");
         frame[4..8].copy_from_slice(&key.mark.to_le_bytes());
         frame[16..24].copy_from_slice(&acked_through.to_le_bytes());
         frame[24..28].copy_from_slice(&previous.to_le_bytes());
+        frame[36..40].copy_from_slice(&place.to_le_bytes());
         previous = crc32c::crc32c_append(key.seed, &frame[4..HEADER_BYTES + len_bytes]);
         frame[0..4].copy_from_slice(&previous.to_le_bytes());
         at += frame_bytes(len_bytes);
@@ -116,7 +135,8 @@ pub fn is_marked(bytes: &[u8], at: usize, key: Key) -> bool {
     bytes.len() >= at + HEADER_BYTES && read_u32(bytes, at + 4) == key.mark
 }
 
-/// The frame at `at`, if its mark, shape and checksum are right.
+/// The frame at `at`, if its mark, shape and checksum are right. Whether it belongs there is another
+/// question.
 #[must_use]
 pub fn decode(bytes: &[u8], at: usize, key: Key) -> Option<Frame<'_>> {
     if !is_marked(bytes, at, key) {
@@ -143,6 +163,7 @@ pub(crate) fn header(frame: &[u8]) -> Header {
         lane: u16::from_le_bytes([frame[32], frame[33]]),
         kind: frame[34],
         flags: frame[35],
+        place: read_u32(frame, 36),
     }
 }
 
@@ -182,7 +203,7 @@ mod tests {
             buffer.extend(payload);
             buffer.pad_to(FRAME_ALIGN);
         }
-        finish(&mut buffer, key, 6, 77);
+        finish(&mut buffer, key, 8192, 6, 77);
         buffer
     }
 
@@ -193,9 +214,11 @@ mod tests {
         let first = decode(&bytes, 0, key).expect("valid");
         assert_eq!(first.payload, b"seven");
         assert_eq!(first.header.previous, 77);
+        assert!(first.header.belongs_at(8192) && !first.header.belongs_at(4096));
         assert_eq!((first.header.lane, first.header.kind), (3, 9));
         let second = decode(&bytes, frame_bytes(5), key).expect("valid");
         assert_eq!(second.header.previous, first.crc);
+        assert!(second.header.belongs_at(8192 + frame_bytes(5) as u64));
         assert_eq!(second.header.acked_through, 6);
         assert_eq!(second.payload, b"");
     }

@@ -26,7 +26,6 @@ use std::collections::BTreeMap;
 use crate::buffer::{BLOCK_BYTES, Buffer};
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::log::Carried;
 use crate::options::Options;
 use crate::record::{self, CARRY, FIRST, FRAME_ALIGN, Frame, HEADER_BYTES, LAST, SEAL, Sequence};
 use crate::segment::{self, FIRST_FRAME, Key, SegmentHeader};
@@ -101,7 +100,7 @@ pub(crate) struct Found {
     /// The highest `acked_through` that the log itself tells.
     pub(crate) acked_through: u64,
     pub(crate) voids: Vec<Void>,
-    pub(crate) carried: BTreeMap<(u16, u8), Carried>,
+    pub(crate) carried: BTreeMap<(u16, u8), Box<[u8]>>,
     /// Per segment the first sequence that begins in it or later.
     pub(crate) begins: BTreeMap<u64, u64>,
 }
@@ -139,8 +138,8 @@ pub(crate) fn recover<D: Disk>(
         let header = found.headers[index];
         read_whole(disk, options, &header, &mut buffer)?;
         let key = header.key();
-        let begins = tail.missing.is_none() && chain.continues_at(&buffer, FIRST_FRAME, key);
-        if begins || index == 0 {
+        let continues = chain.known && chain.continues_at(&buffer, FIRST_FRAME, key);
+        if index == 0 || (continues && tail.missing.is_none()) {
             // Whatever the segment before holds behind its last frame, the chain goes on here.
             tail = Tail::default();
             found.current = index;
@@ -149,6 +148,13 @@ pub(crate) fn recover<D: Disk>(
             found.offset_bytes = end.next_multiple_of(BLOCK_BYTES as u64);
             tail.search(&buffer, &header, end);
         } else {
+            if record::decode(&buffer, BLOCK_BYTES, key)
+                .is_some_and(|it| it.header.belongs_at(FIRST_FRAME))
+            {
+                // This head is whole, so what is missing lies before it.
+                let current = found.headers[found.current].segment;
+                tail.suspect.get_or_insert((current, found.offset_bytes, None));
+            }
             tail.search(&buffer, &header, FIRST_FRAME);
             tail.missing.get_or_insert(index);
         }
@@ -294,7 +300,8 @@ impl Chain {
             flags if flags & FIRST != 0 => header.sequence == self.begun + 1,
             _ => header.sequence == self.begun && self.open != Open::Nothing,
         };
-        (!self.known || (follows && header.previous == self.previous)).then_some(frame)
+        let follows = !self.known || (follows && header.previous == self.previous);
+        (follows && header.belongs_at(at)).then_some(frame)
     }
 
     /// The first sequence that begins in the segment `bytes` or later.
@@ -367,7 +374,10 @@ impl Chain {
         let first = header.flags & FIRST != 0;
         let last = header.flags & LAST != 0;
         if first {
-            // A record that was open was cut off by a crash and is given up.
+            // A record that was open was cut off by a crash and is given up, or its end was recycled.
+            if self.open == Open::Orphan {
+                self.whole = self.begun;
+            }
             self.begun = header.sequence;
             self.open = Open::Part;
             self.parts.clear();
@@ -408,13 +418,11 @@ impl Found {
         let who = (record.lane, record.kind);
         if record.carry {
             self.recovered.carries += 1;
-            let state = record.payload.into();
-            self.carried.insert(who, Carried { state, recorded: 0 });
+            self.carried.insert(who, record.payload.into());
         } else {
             self.recovered.records += 1;
-            if let Some(carried) = self.carried.get_mut(&who) {
-                carried.state = record.payload.into();
-                carried.recorded = record.sequence.0;
+            if let Some(state) = self.carried.get_mut(&who) {
+                *state = record.payload.into();
             }
         }
         self.recovered.bytes += record.payload.len() as u64;

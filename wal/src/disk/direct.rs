@@ -58,6 +58,8 @@ pub struct DirectDisk {
     writes_started: u64,
     chores: VecDeque<Chore>,
     running: Option<Running>,
+    /// A chore failed, so none is begun any more: a gap between segments would look like damage.
+    chores_over: bool,
 }
 
 struct SegmentHandle {
@@ -89,6 +91,7 @@ impl DirectDisk {
             writes_started: 0,
             chores: VecDeque::new(),
             running: None,
+            chores_over: false,
         };
         disk.probe()?;
         Ok(disk)
@@ -179,7 +182,7 @@ impl DirectDisk {
 
     /// Starts the next chore if none is running.
     fn start_chores(&mut self) -> io::Result<()> {
-        if self.running.is_some() {
+        if self.running.is_some() || self.chores_over {
             return Ok(());
         }
         let Some(chore) = self.chores.pop_front() else {
@@ -232,6 +235,7 @@ impl DirectDisk {
             Ok(false) => Ok(()),
             Err(error) => Err(error),
         };
+        self.chores_over |= result.is_err();
         let bytes = running.bytes();
         let completion = match running.finish(result) {
             Outcome::Prepared { segment, result } => {

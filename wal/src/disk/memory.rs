@@ -84,6 +84,8 @@ struct State {
     spares: Vec<Image>,
     under_way: Vec<Operation>,
     done: VecDeque<Completion>,
+    /// A preparation or retirement failed, so later ones are not done.
+    chores_over: bool,
     /// Operations begun so far.
     operations: u64,
     planned: BTreeMap<u64, Fault>,
@@ -115,6 +117,7 @@ impl MemoryDisk {
             spares: Vec::new(),
             under_way: Vec::new(),
             done: VecDeque::new(),
+            chores_over: false,
             operations: 0,
             planned: BTreeMap::new(),
             odds: Odds::default(),
@@ -270,22 +273,31 @@ impl State {
                 result: self.end_write(segment, offset_bytes as usize, &buffer, fault),
                 buffer,
             },
-            What::Prepare { segment, bytes, header } => Completion::Prepared {
-                segment,
-                result: match fault {
-                    Some(fault) => Err(fault.error()),
-                    None => self.make(segment, bytes, &header),
-                },
-            },
-            What::Retire { segment } => Completion::Retired {
-                segment,
-                result: match fault {
-                    Some(fault) => Err(fault.error()),
-                    None => self.take_away(segment),
-                },
-            },
+            _ if self.chores_over => return,
+            chore => self.end_chore(&chore, fault),
         };
         self.done.push_back(completion);
+    }
+
+    fn end_chore(&mut self, chore: &What, fault: Option<Fault>) -> Completion {
+        let result = match fault {
+            Some(fault) => Err(fault.error()),
+            None => self.do_chore(chore),
+        };
+        self.chores_over |= result.is_err();
+        match *chore {
+            What::Prepare { segment, .. } => Completion::Prepared { segment, result },
+            What::Retire { segment } => Completion::Retired { segment, result },
+            What::Write { .. } => unreachable!("a write is no chore"),
+        }
+    }
+
+    fn do_chore(&mut self, chore: &What) -> io::Result<()> {
+        match chore {
+            What::Prepare { segment, bytes, header } => self.make(*segment, *bytes, header),
+            What::Retire { segment } => self.take_away(*segment),
+            What::Write { .. } => unreachable!("a write is no chore"),
+        }
     }
 
     fn end_write(
@@ -360,6 +372,16 @@ impl State {
         Ok(())
     }
 
+    fn forget_owner(&mut self) {
+        if !self.under_way.is_empty() {
+            let found = self.crash(Crash::Kill);
+            (self.files, self.spares) = (found.files, found.spares);
+            self.under_way.clear();
+        }
+        self.done.clear();
+        self.chores_over = false;
+    }
+
     fn crash(&mut self, how: Crash) -> State {
         let mut found = State {
             random: Random(self.random.next()),
@@ -368,13 +390,14 @@ impl State {
             spares: self.spares.clone(),
             under_way: Vec::new(),
             done: VecDeque::new(),
+            chores_over: false,
             operations: 0,
             planned: BTreeMap::new(),
             odds: self.odds,
             capacity_bytes: self.capacity_bytes,
         };
         let random = &mut self.random;
-        let mut chores_go_on = true;
+        let mut chores_go_on = !self.chores_over;
         for operation in &self.under_way {
             match &operation.what {
                 What::Write { segment, offset_bytes, buffer, .. } => {
@@ -384,16 +407,7 @@ impl State {
                 }
                 chore => {
                     // They are done one after the other, and a name changes at once or not at all.
-                    chores_go_on &= random.coin();
-                    let done = match chore {
-                        _ if !chores_go_on => Ok(()),
-                        What::Prepare { segment, bytes, header } => {
-                            found.make(*segment, *bytes, header)
-                        }
-                        What::Retire { segment } => found.take_away(*segment),
-                        What::Write { .. } => unreachable!("handled above"),
-                    };
-                    chores_go_on &= done.is_ok();
+                    chores_go_on = chores_go_on && random.coin() && found.do_chore(chore).is_ok();
                 }
             }
         }
@@ -407,8 +421,10 @@ impl State {
 }
 
 impl Disk for MemoryDisk {
+    /// Whoever lists is a new owner. What an earlier one left under way ends as after a kill.
     fn list(&mut self) -> io::Result<Vec<SegmentFile>> {
         let mut state = self.lock();
+        state.forget_owner();
         state.begin_simple()?;
         let files = state.files.iter();
         Ok(files

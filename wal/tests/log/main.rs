@@ -1,0 +1,9 @@
+//! The log on a disk in memory: what was reported durable comes back, in order, or opening refuses
+//! and names the place. Each file here asks this of one kind of mishap.
+
+mod crashes;
+mod damage;
+mod failures;
+mod idle;
+mod model;
+mod recycling;
