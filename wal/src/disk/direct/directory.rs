@@ -18,6 +18,9 @@ use crate::segment;
 pub struct Directory {
     path: PathBuf,
     file: File,
+    /// Opened apart from `file`, for the lock alone: a request of the ring on `file` may outlive a
+    /// killed process by a moment, and would keep its successor out.
+    _lock: File,
 }
 
 impl Directory {
@@ -40,8 +43,9 @@ impl Directory {
             sync_parent(&path).map_err(failed("sync the parent of"))?;
         }
         let file = File::open(&path).map_err(failed("open directory"))?;
-        match lock(file.as_raw_fd(), libc::LOCK_NB) {
-            Ok(()) => Ok(Arc::new(Directory { path, file })),
+        let own = File::open(&path).map_err(failed("open directory"))?;
+        match lock(own.as_raw_fd(), libc::LOCK_NB) {
+            Ok(()) => Ok(Arc::new(Directory { path, file, _lock: own })),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 Err(Error::Locked { directory: name })
             }
