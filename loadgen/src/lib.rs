@@ -39,3 +39,6 @@ pub mod hlog;
 pub mod report;
 
 pub mod random;
+
+#[cfg(test)]
+mod fake;

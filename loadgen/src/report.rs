@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::record::KindRecord;
 use crate::run::{Job, Measured, Progress};
+use crate::schedule::Arrivals;
 use crate::verify::Verdict;
 use crate::worker::Pacing;
 
@@ -94,7 +95,11 @@ impl Report<'_> {
         let _ = match plan.pacing {
             Pacing::Closed => write!(out, "closed loop"),
             Pacing::Open { rate_per_s, arrivals } => {
-                write!(out, "open loop, {} a second ({arrivals:?})", grouped(rate_per_s))
+                let spacing = match arrivals {
+                    Arrivals::Even => "evenly spaced",
+                    Arrivals::Poisson => "Poisson",
+                };
+                write!(out, "open loop, {} a second, {spacing}", grouped(rate_per_s))
             }
         };
         let _ = write!(

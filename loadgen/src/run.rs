@@ -381,3 +381,6 @@ impl Outcome {
         self.unsent += other.unsent;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -190,6 +190,8 @@ impl Crew {
             Some(pacer) => Pace::Open(Rc::clone(pacer)),
             None => Pace::Closed { timeline, left },
         };
+        // A closed loop has no schedule that would keep it from starting too early.
+        tokio::time::sleep_until(timeline.load_start.into()).await;
         let mut notes = Vec::with_capacity(clients.len());
         let tasks: Vec<JoinHandle<()>> = clients
             .into_iter()
