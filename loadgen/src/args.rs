@@ -107,8 +107,13 @@ pub struct Args {
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_u64 << 52))]
     pub keys: Option<u64>,
 
-    /// Which are drawn: uniform, zipf[:exponent], sequential, hot-prefix[:percent[:keys]]
-    #[arg(long, default_value = "uniform")]
+    /// Which keys are drawn.
+    // Brackets in the help would be links in the documentation.
+    #[arg(
+        long,
+        default_value = "uniform",
+        help = "Which are drawn: uniform, zipf[:exponent], sequential, hot-prefix[:percent[:keys]]"
+    )]
     pub key_space: Shape,
 
     /// Keys that a range covers
