@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use cored_proto::etcdserverpb as pb;
@@ -141,6 +141,15 @@ impl Door {
         .await
     }
 
+    /// Asks the engine for something whose answer nobody waits for: what a caller who has gone
+    /// leaves to be tidied up.
+    pub fn tell(&self, request: Request) {
+        if self.closed.get().is_none() {
+            let id = RequestId(self.number());
+            self.push(|inbox| inbox.requests.push((id, request)));
+        }
+    }
+
     /// Opens a watch stream.
     pub fn watch(self: &Rc<Door>) -> WatchStream {
         let id = StreamId(self.number());
@@ -254,19 +263,21 @@ impl WatchStream {
 
     /// The next encoded `WatchResponse`; `None` when the member stops.
     pub async fn next(&self) -> Option<Bytes> {
-        poll_fn(|cx| {
-            let mut streams = self.door.streams.borrow_mut();
-            let queue = streams.get_mut(&self.id).expect("open until it is dropped");
-            match queue.responses.pop_front() {
-                Some(response) => Poll::Ready(Some(response)),
-                None if self.door.closed.get().is_some() => Poll::Ready(None),
-                None => {
-                    queue.waker = Some(cx.waker().clone());
-                    Poll::Pending
-                }
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// As [`WatchStream::next`], for use inside a `poll` function.
+    pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let mut streams = self.door.streams.borrow_mut();
+        let queue = streams.get_mut(&self.id).expect("open until it is dropped");
+        match queue.responses.pop_front() {
+            Some(response) => Poll::Ready(Some(response)),
+            None if self.door.closed.get().is_some() => Poll::Ready(None),
+            None => {
+                queue.waker = Some(cx.waker().clone());
+                Poll::Pending
             }
-        })
-        .await
+        }
     }
 
     /// Says that a response of this many bytes has been handed to the connection.

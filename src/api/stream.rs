@@ -110,15 +110,17 @@ impl Responses {
     /// Waits until less than [`WAITING_BYTES_MAX`] waits, or the reader has gone. Returns whether
     /// it is still there.
     pub async fn ready(&self) -> bool {
-        poll_fn(|cx| {
-            let mut shared = self.0.borrow_mut();
-            if shared.closed || shared.bytes <= WAITING_BYTES_MAX {
-                return Poll::Ready(!shared.closed);
-            }
-            shared.producer = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await
+        poll_fn(|cx| self.poll_ready(cx)).await
+    }
+
+    /// As [`Responses::ready`], for use inside a `poll` function.
+    pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut shared = self.0.borrow_mut();
+        if shared.closed || shared.bytes <= WAITING_BYTES_MAX {
+            return Poll::Ready(!shared.closed);
+        }
+        shared.producer = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Waits until the reader has gone. Not together with [`Responses::ready`] from another task.
