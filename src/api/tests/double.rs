@@ -24,7 +24,7 @@ use crate::engine::{Answer, Error, RangeReply, Reply, Request, StatusReply};
 use crate::keys::{KeyRange, LeaseId, Revision};
 use crate::lane::redo::Change;
 use crate::txn::gathered::Gathered;
-use crate::txn::{self, State};
+use crate::txn;
 use crate::watch::StreamId;
 
 pub const IDENTITY: Identity = Identity { cluster_id: 0x77, member_id: 0x1234_5678_9abc };
@@ -62,6 +62,8 @@ pub struct Stream {
     task: usize,
     pub requests: Option<Responses>,
     pub responses: Option<Requests>,
+    /// The status it ended with, once that was read; a clean end leaves none.
+    pub end: Option<Status>,
 }
 
 pub fn settings() -> Settings {
@@ -147,7 +149,7 @@ impl World {
             Rc::clone(&self.api).stream(method(path), caller, handler_requests, handler_responses);
         let task = self.spawn(serve);
         self.run();
-        Stream { task, requests: Some(requests), responses: Some(responses) }
+        Stream { task, requests: Some(requests), responses: Some(responses), end: None }
     }
 
     /// Sends a message on a stream.
@@ -166,24 +168,25 @@ impl World {
         self.run();
     }
 
-    /// The next message on a stream: `None` when there is none now.
+    /// The next message on a stream: `None` when there is none now, or no more.
     pub fn receive<R: Message + Default>(&mut self, stream: &mut Stream) -> Option<R> {
-        match self.poll(stream) {
-            Poll::Ready(Some(message)) => {
-                Some(R::decode(message.expect("no error")).expect("an answer decodes"))
+        let responses = stream.responses.as_mut().expect("open");
+        let next = responses.poll_next(&mut Context::from_waker(Waker::noop()));
+        self.run();
+        match next {
+            Poll::Ready(Some(Ok(message))) => Some(R::decode(message).expect("an answer decodes")),
+            Poll::Ready(Some(Err(status))) => {
+                stream.end = Some(status);
+                None
             }
             Poll::Ready(None) | Poll::Pending => None,
         }
     }
 
-    /// What a stream says next; `Ready(None)` when it ended well.
-    pub fn poll(&mut self, stream: &mut Stream) -> Poll<Option<Result<Bytes, Status>>> {
-        let next = stream
-            .responses
-            .as_mut()
-            .expect("open")
-            .poll_next(&mut Context::from_waker(Waker::noop()));
-        self.run();
+    /// As [`World::receive`], where the call must end instead of waiting.
+    pub fn receive_or_end<R: Message + Default>(&mut self, stream: &mut Stream) -> Option<R> {
+        let next = self.receive(stream);
+        assert!(next.is_some() || !self.serves(stream), "the call waits");
         next
     }
 
