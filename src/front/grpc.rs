@@ -1,0 +1,351 @@
+//! gRPC over HTTP/2: which method, its metadata, messages in their frames, the status at the end.
+//! Texts and codes are those of grpc-go, which etcd uses. It knows no service.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use cored_proto::{Kind, METHODS};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method as Verb, Request, Response, StatusCode};
+use http_body::Body as HttpBody;
+
+use super::body::{Body, FRAME_HEAD_BYTES};
+use super::relay::{Frames, Relay};
+use super::{Call, Calls, Front};
+use crate::api::Caller;
+use crate::api::status::{Code, Status};
+use crate::api::stream::{self, Responses};
+
+const GRPC: &str = "application/grpc";
+
+/// Whether a content type says gRPC: the plain type, or one with a subtype or parameters.
+pub(super) fn is_grpc(content_type: &[u8]) -> bool {
+    match content_type.strip_prefix(GRPC.as_bytes()) {
+        Some(rest) => matches!(rest.first(), None | Some(b'+' | b';')),
+        None => false,
+    }
+}
+
+/// Serves a call.
+pub(super) async fn call<C, B>(front: Rc<Front<C>>, request: Request<B>) -> Response<Body>
+where
+    C: Calls,
+    B: HttpBody<Data = Bytes> + Unpin + 'static,
+{
+    if request.method() != Verb::POST {
+        let text = format!(
+            "Received a HEADERS frame with :method \"{}\" which should be POST",
+            request.method()
+        );
+        let status = Status { code: Code::Internal, message: text.into() };
+        return refused(StatusCode::METHOD_NOT_ALLOWED, &status);
+    }
+    let (parts, body) = request.into_parts();
+    let subtype = subtype(&parts.headers);
+    let Some(&index) = front.methods.get(parts.uri.path()) else {
+        return failed(&unknown(parts.uri.path()), subtype);
+    };
+    let method = &METHODS[index];
+    if let Some(encoding) = parts.headers.get("grpc-encoding")
+        && encoding != "identity"
+    {
+        let text = format!(
+            "grpc: Decompressor is not installed for grpc-encoding {:?}",
+            String::from_utf8_lossy(encoding.as_bytes())
+        );
+        return failed(&Status { code: Code::Unimplemented, message: text.into() }, subtype);
+    }
+    let caller = caller(&parts.headers, false);
+    let mut call = Call::begin(&front.config.told, index);
+    let mut messages = Messages::new(body, front.config.limits.message_bytes_max, &front.partial);
+    if method.kind != Kind::Unary {
+        let (responses, output) = stream::pair();
+        let (input, requests) = stream::pair();
+        let handler = Rc::clone(&front.calls).stream(method, caller, requests, responses);
+        let pump = pump(messages, input);
+        let relay = Relay::new(call, Box::pin(handler), Box::pin(pump), output, Box::new(Frames));
+        return opened(Body::Stream(Box::new(relay)), subtype);
+    }
+    let result = match messages.next().await {
+        Ok(Some(message)) => {
+            call.message_received();
+            Rc::clone(&front.calls).unary(method, caller, message).await
+        }
+        Ok(None) => Err(Status::fixed(Code::Unknown, "EOF")),
+        Err(status) => Err(status),
+    };
+    // The body is held until here: dropped before its end it would reset the stream.
+    drop(messages);
+    match result {
+        Ok(message) => {
+            call.code = Code::Ok;
+            call.message_sent();
+            opened(Body::Message(message), subtype)
+        }
+        Err(status) => {
+            call.code = status.code;
+            failed(&status, subtype)
+        }
+    }
+}
+
+/// Feeds a handler what the client sends, as fast as it takes it.
+async fn pump<B>(mut messages: Messages<B>, input: Responses)
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    loop {
+        match messages.next().await {
+            Ok(Some(message)) => input.push(message),
+            Ok(None) => return input.end(Ok(())),
+            Err(status) => return input.end(Err(status)),
+        }
+        if !input.ready().await {
+            return;
+        }
+    }
+}
+
+/// What the metadata tell about the caller.
+pub(super) fn caller(headers: &HeaderMap, json: bool) -> Caller {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let token = text("token").or_else(|| text("authorization"));
+    Caller {
+        token: token.map(|token| token.strip_prefix("Bearer ").unwrap_or(token).to_owned()),
+        requires_leader: text("hasleader") == Some("true"),
+        client_api_version: text("client-api-version").map(str::to_owned),
+        json,
+    }
+}
+
+/// grpc-go's answer to a path that names nothing.
+fn unknown(path: &str) -> Status {
+    let name = path.strip_prefix('/').unwrap_or(path);
+    let text = match name.rsplit_once('/') {
+        None => format!("malformed method name: {path:?}"),
+        Some((service, method)) if METHODS.iter().any(|known| known.service == service) => {
+            format!("unknown method {method} for service {service}")
+        }
+        Some((service, _)) => format!("unknown service {service}"),
+    };
+    Status { code: Code::Unimplemented, message: text.into() }
+}
+
+/// What the response's content type must be, when it is not the plain one.
+fn subtype(headers: &HeaderMap) -> Option<HeaderValue> {
+    let value = headers.get(CONTENT_TYPE)?;
+    (value.as_bytes().get(GRPC.len()) == Some(&b'+')).then(|| value.clone())
+}
+
+fn opened(body: Body, subtype: Option<HeaderValue>) -> Response<Body> {
+    let mut response = Response::new(body);
+    let value = subtype.unwrap_or(HeaderValue::from_static(GRPC));
+    response.headers_mut().insert(CONTENT_TYPE, value);
+    response
+}
+
+/// A call that failed before its first message: the status stands in the headers.
+fn failed(status: &Status, subtype: Option<HeaderValue>) -> Response<Body> {
+    let mut response = opened(Body::Nothing, subtype);
+    status_headers(Some(status), response.headers_mut());
+    response
+}
+
+fn refused(http: StatusCode, status: &Status) -> Response<Body> {
+    let mut response = failed(status, None);
+    *response.status_mut() = http;
+    response
+}
+
+/// The answer to a request on HTTP/2 that is neither gRPC nor for one of our pages.
+pub(super) fn wrong_content_type(headers: &HeaderMap) -> Response<Body> {
+    let value = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let text = format!("invalid gRPC request content-type {:?}", String::from_utf8_lossy(value));
+    let status = Status { code: Code::InvalidArgument, message: text.into() };
+    refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, &status)
+}
+
+/// Writes a status as gRPC's headers or trailers; none is a success.
+pub(super) fn status_headers(status: Option<&Status>, headers: &mut HeaderMap) {
+    const CODES: [&str; 17] = [
+        "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16",
+    ];
+    let code = status.map_or(Code::Ok, |status| status.code) as usize;
+    headers.insert("grpc-status", HeaderValue::from_static(CODES[code]));
+    if let Some(status) = status.filter(|status| !status.message.is_empty()) {
+        let text = HeaderValue::try_from(percent_encoded(&status.message));
+        headers.insert("grpc-message", text.expect("only printable ASCII is left"));
+    }
+}
+
+/// A status text as gRPC wants it: everything but printable ASCII, and the per cent sign itself,
+/// escaped.
+fn percent_encoded(text: &str) -> String {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if (b' '..=b'~').contains(&byte) && byte != b'%' {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push(char::from(HEX[usize::from(byte >> 4)]));
+            out.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+    }
+    out
+}
+
+/// What the partly received requests of a core may hold together.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    used: Rc<Cell<usize>>,
+    bytes_max: usize,
+}
+
+impl Budget {
+    /// A budget of so many bytes.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Budget {
+        Budget { used: Rc::default(), bytes_max }
+    }
+
+    /// Bytes held now.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used.get()
+    }
+}
+
+/// The messages of a request body, whole, wherever the body was cut. The usual request, one message
+/// in one piece, is a slice of the piece.
+pub struct Messages<B> {
+    body: B,
+    len_max: usize,
+    /// The piece that came last, as far as it is not consumed.
+    piece: Bytes,
+    /// The beginning of a message that came in several pieces, its frame's head included.
+    partial: BytesMut,
+    budget: Budget,
+}
+
+impl<B> Messages<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    /// The messages of `body`, each at most `len_max` bytes long.
+    pub fn new(body: B, len_max: usize, budget: &Budget) -> Messages<B> {
+        let (piece, partial) = (Bytes::new(), BytesMut::new());
+        Messages { body, len_max, piece, partial, budget: budget.clone() }
+    }
+
+    /// The next message; `None` after the last.
+    ///
+    /// # Errors
+    /// grpc-go's, when the frames are wrong, too large or end early.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        loop {
+            if let Some(message) = self.take()? {
+                return Ok(Some(message));
+            }
+            self.keep_rest()?;
+            match self.piece().await? {
+                Some(piece) => self.piece = piece,
+                None if self.partial.is_empty() => return Ok(None),
+                None => return Err(Status::fixed(Code::Unknown, "unexpected EOF")),
+            }
+        }
+    }
+
+    /// A message, if all of it is here.
+    fn take(&mut self) -> Result<Option<Bytes>, Status> {
+        if self.partial.is_empty() {
+            let Some(head) = self.piece.first_chunk::<FRAME_HEAD_BYTES>() else {
+                return Ok(None);
+            };
+            let len = self.check(*head)?;
+            if self.piece.len() < FRAME_HEAD_BYTES + len {
+                return Ok(None);
+            }
+            self.piece.advance(FRAME_HEAD_BYTES);
+            return Ok(Some(self.piece.split_to(len)));
+        }
+        self.fill(FRAME_HEAD_BYTES)?;
+        let Some(head) = self.partial.first_chunk::<FRAME_HEAD_BYTES>() else {
+            return Ok(None);
+        };
+        let whole = FRAME_HEAD_BYTES + self.check(*head)?;
+        self.fill(whole)?;
+        if self.partial.len() < whole {
+            return Ok(None);
+        }
+        self.release();
+        let mut frame = std::mem::take(&mut self.partial).freeze();
+        frame.advance(FRAME_HEAD_BYTES);
+        Ok(Some(frame))
+    }
+
+    /// The length of the message behind a frame's head.
+    fn check(&self, head: [u8; FRAME_HEAD_BYTES]) -> Result<usize, Status> {
+        let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        // grpc-go reads the message before it looks at the flag.
+        if len > self.len_max {
+            let max = self.len_max;
+            let text = format!("grpc: received message larger than max ({len} vs. {max})");
+            return Err(Status { code: Code::ResourceExhausted, message: text.into() });
+        }
+        match head[0] {
+            0 => Ok(len),
+            1 => Err(Status::fixed(
+                Code::Internal,
+                "grpc: compressed flag set with identity or empty encoding",
+            )),
+            flag => {
+                let text = format!("grpc: received unexpected payload format {flag}");
+                Err(Status { code: Code::Internal, message: text.into() })
+            }
+        }
+    }
+
+    /// Moves bytes of the piece to the partial message until it has `len` bytes.
+    fn fill(&mut self, len: usize) -> Result<(), Status> {
+        let count = len.saturating_sub(self.partial.len()).min(self.piece.len());
+        if self.budget.used.get() + count > self.budget.bytes_max {
+            return Err(Status::fixed(Code::ResourceExhausted, "etcdserver: too many requests"));
+        }
+        self.budget.used.set(self.budget.used.get() + count);
+        self.partial.extend_from_slice(&self.piece.split_to(count));
+        Ok(())
+    }
+
+    fn keep_rest(&mut self) -> Result<(), Status> {
+        self.fill(self.partial.len() + self.piece.len())
+    }
+
+    fn release(&self) {
+        self.budget.used.set(self.budget.used.get() - self.partial.len());
+    }
+
+    /// The next piece of the body that holds anything.
+    async fn piece(&mut self) -> Result<Option<Bytes>, Status> {
+        loop {
+            let body = &mut self.body;
+            let frame =
+                std::future::poll_fn(|cx| std::pin::Pin::new(&mut *body).poll_frame(cx)).await;
+            match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
+                None => return Ok(None),
+                // Trailers of a client mean nothing.
+                Some(Ok(Err(_))) => {}
+                Some(Ok(Ok(piece))) if piece.is_empty() => {}
+                Some(Ok(Ok(piece))) => return Ok(Some(piece)),
+                Some(Err(_)) => return Err(Status::fixed(Code::Canceled, "context canceled")),
+            }
+        }
+    }
+}
+
+impl<B> Drop for Messages<B> {
+    fn drop(&mut self) {
+        self.budget.used.set(self.budget.used.get() - self.partial.len());
+    }
+}
