@@ -1,3 +1,67 @@
-//! The `cored` server: reads its flags, starts a member, waits for a signal, drains.
+//! The `cored` server: reads its flags, sets up its log, and runs a member until it ends.
 
-fn main() {}
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use cored::config::{self, Level, LogConfig, Note, Stop};
+use cored::node::{self, limits, logging};
+
+/// What a wrong command line ends with, as Go's.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    let arguments = std::env::args_os().skip(1).map(lossy);
+    let environment = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value)));
+    match config::read(arguments, environment, limits::cpus().len()) {
+        Ok((config, notes)) => {
+            if let Err(error) = logging::start(&config.log) {
+                say(&format!("cored: can not open the log: {error}\n"));
+                return ExitCode::FAILURE;
+            }
+            notes.iter().for_each(log_note);
+            let silent = !config.log.outputs.iter().any(|output| output == "stderr");
+            match node::run(config) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(failure) => {
+                    let code = failure.code();
+                    tracing::error!(error = %failure, exit_code = code, "the member has to stop");
+                    if silent {
+                        say(&format!("cored: {failure}\n"));
+                    }
+                    ExitCode::from(&failure)
+                }
+            }
+        }
+        Err(Stop::Print(text)) => {
+            // Whoever closed the other end has seen enough.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(Stop::Usage(text)) => {
+            say(&text);
+            ExitCode::from(USAGE)
+        }
+        Err(Stop::Invalid(error)) => {
+            match logging::start(&LogConfig::default()) {
+                Ok(()) => tracing::error!(error = %error, "failed to verify flags"),
+                Err(_) => say(&format!("cored: {error}\n")),
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log_note(note: &Note) {
+    let Note { level, text, key, value } = note;
+    let fact = format!("{key}: {value}");
+    match level {
+        Level::Debug | Level::Info => tracing::info!(fact, "{text}"),
+        Level::Warn | Level::Error => tracing::warn!(fact, "{text}"),
+    }
+}
+
+fn say(text: &str) {
+    // With standard error closed there is nobody to tell.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

@@ -1,0 +1,127 @@
+//! Opens the logs of a member and puts its past together. All logs that the member ever wrote are
+//! read, whatever the number of cores is now: a lane may have lived on another core, and so in
+//! another log. Logs beyond the present cores are read, sealed and kept.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use cored_wal::disk::direct::{DirectDisk, Directory};
+use cored_wal::{Log, Options, Owner};
+
+use super::double::{Recovery, recover};
+use super::failure::Failure;
+use super::home::Home;
+
+/// A log per core, and what all logs hold.
+pub(super) struct Logs {
+    /// Log n is core n's.
+    pub open: Vec<Log<DirectDisk>>,
+    /// The past of the lanes.
+    pub recovery: Recovery,
+    /// Records read.
+    pub records: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What one log held, by lane: kinds and bytes.
+type Records = Vec<Vec<(u8, Bytes)>>;
+
+/// Opens one log for each of `cores`, and reads all there are.
+///
+/// # Errors
+/// A log is missing, damaged, not this member's, or can not be used; nothing was changed in it then.
+pub(super) fn open(home: &mut Home, path: &Path, cores: u16) -> Result<Logs, Failure> {
+    let on_directory = |source| match source {
+        cored_wal::Error::Locked { .. } => Failure::Locked { path: path.to_owned(), pid: None },
+        cored_wal::Error::Io { source, .. } => Failure::Directory {
+            path: path.to_owned(),
+            source: std::io::Error::new(source.kind(), source.to_string()),
+        },
+        source => Failure::Log { log: 0, source },
+    };
+    let directory = Directory::open(path).map_err(on_directory)?;
+    let found = directory.logs().map_err(on_directory)?;
+    if let Some(log) = (0..home.identity().logs).find(|log| !found.contains(log)) {
+        return Err(Failure::LogMissing { path: path.to_owned(), log });
+    }
+    let count = found.last().map_or(0, |newest| newest + 1).max(cores);
+    let opened = read_all(&directory, home, count)?;
+
+    let mut logs = Logs { open: Vec::new(), recovery: Recovery::default(), records: 0, bytes: 0 };
+    let mut lanes: Records = vec![Vec::new(); usize::from(home.identity().lanes)];
+    for (number, (log, records)) in (0..).zip(opened) {
+        for (lane, mut records) in records.into_iter().enumerate() {
+            logs.records += records.len() as u64;
+            logs.bytes += records.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+            lanes[lane].append(&mut records);
+        }
+        if number < cores {
+            logs.open.push(log);
+        } else {
+            log.close().map_err(|source| Failure::Log { log: number, source })?;
+        }
+    }
+    home.note_logs(count)?;
+    logs.recovery = recover(lanes)?;
+    Ok(logs)
+}
+
+/// Reads logs 0 to `count`, each in a thread of its own.
+fn read_all(
+    directory: &Arc<Directory>,
+    home: &Home,
+    count: u16,
+) -> Result<Vec<(Log<DirectDisk>, Records)>, Failure> {
+    std::thread::scope(|scope| {
+        let readers: Vec<_> =
+            (0..count).map(|number| scope.spawn(move || read(directory, home, number))).collect();
+        readers
+            .into_iter()
+            .zip(0..)
+            .map(|(reader, number)| reader.join().unwrap_or(Err(Failure::Defect(number))))
+            .collect()
+    })
+}
+
+fn read(
+    directory: &Arc<Directory>,
+    home: &Home,
+    number: u16,
+) -> Result<(Log<DirectDisk>, Records), Failure> {
+    let failed = |source| Failure::Log { log: number, source };
+    let identity = home.identity();
+    let options = Options {
+        log: number,
+        owner: Owner { cluster: identity.cluster, member: identity.member },
+        salt: salt(number),
+        ..Options::default()
+    };
+    let mut records: Records = vec![Vec::new(); usize::from(identity.lanes)];
+    let mut stranger = None;
+    let disk = DirectDisk::open(directory, number).map_err(failed)?;
+    let (log, _) =
+        Log::open(disk, options, |record| match records.get_mut(usize::from(record.lane)) {
+            Some(lane) => lane.push((record.kind, Bytes::copy_from_slice(record.payload))),
+            None => stranger = Some(record.lane),
+        })
+        .map_err(failed)?;
+    match stranger {
+        Some(lane) => Err(Failure::Lane { log: number, lane, lanes: identity.lanes }),
+        None => Ok((log, records)),
+    }
+}
+
+/// Something that no client can know: checksums of new segments are mixed with it, and
+/// lease numbers that the API makes up begin with it.
+pub(super) fn salt(log: u16) -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    // The keys of a `RandomState` come from the operating system's random numbers.
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u16(log);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    hasher.write_u128(since.as_nanos());
+    hasher.finish()
+}
