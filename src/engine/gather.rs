@@ -141,19 +141,14 @@ impl Engine {
             Reading::Range { request, at } => {
                 Part::Rows(shard.range(&request, range, at, Cut::Part))
             }
-            Reading::History { from, .. } if from < compacted => {
-                Part::Compacted(compacted)
-            }
+            Reading::History { from, .. } if from < compacted => Part::Compacted(compacted),
             Reading::History { from, through, previous, max_bytes } => {
                 Part::History(shard.history(range, from, through, previous, max_bytes))
             }
-            Reading::Register { from, .. } if from < compacted => {
-                Part::Compacted(compacted)
-            }
+            Reading::Register { from, .. } if from < compacted => Part::Compacted(compacted),
             Reading::Register { watcher, from, previous } => {
                 let through = shard.highest();
-                let history =
-                    shard.history(range, from, through, previous, REGISTER_BYTES_MAX);
+                let history = shard.history(range, from, through, previous, REGISTER_BYTES_MAX);
                 if history.through < through {
                     return Part::TooFar;
                 }
@@ -240,7 +235,8 @@ impl Engine {
     }
 
     /// What this core holds, for whoever asks about the whole store.
-    pub(super) fn sizes(&self) -> Sizes {
+    #[must_use]
+    pub fn sizes(&self) -> Sizes {
         let mut sizes = Sizes::default();
         for seat in &self.seats {
             sizes.bytes += seat.shard.store().bytes();
@@ -252,13 +248,7 @@ impl Engine {
     }
 
     /// An answer to a question that this core put to all.
-    pub(super) fn answered_all(
-        &mut self,
-        from: CoreId,
-        op: u64,
-        found: Whole,
-        fx: &mut Effects,
-    ) {
+    pub(super) fn answered_all(&mut self, from: CoreId, op: u64, found: Whole, fx: &mut Effects) {
         let Whole::Sizes(more) = found else { return self.whole_part(from, op, found, fx) };
         let Some(gather) = self.gathers.get_mut(&op) else { return };
         let Aim::Status { id, sizes } = &mut gather.aim else { return };

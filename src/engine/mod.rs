@@ -35,6 +35,7 @@ use bytes::Bytes;
 pub use crate::shard::request::{
     Answer, Error, RangeReply, Reply, Request, RequestId, StatusReply,
 };
+pub use gather::Sizes;
 pub use message::Message;
 pub use past::{Past, PastControl, RecoverError, Recovery, recover};
 

@@ -34,11 +34,14 @@ impl Engine {
             return;
         }
         self.load_due_ms = self.now_ms + BALANCE_MS;
-        let loads: Vec<LaneLoad> =
-            self.seats.iter_mut().map(|seat| {
+        let loads: Vec<LaneLoad> = self
+            .seats
+            .iter_mut()
+            .map(|seat| {
                 let lane = seat.lane();
                 seat.shard.sampler().load(lane)
-            }).collect();
+            })
+            .collect();
         self.send(CoreId(0), Message::Load(loads), fx);
     }
 
@@ -99,7 +102,10 @@ impl Engine {
 
     /// The range is latched: waits until all of it is committed.
     pub(super) fn move_claimed(&mut self, op: ClaimId, held: &Held, fx: &mut Effects) {
-        assert!(!matches!(held, Held::Moved(_)), "{op:?}: only moves change the map, one at a time");
+        assert!(
+            !matches!(held, Held::Moved(_)),
+            "{op:?}: only moves change the map, one at a time"
+        );
         let keeper = self.keeper.as_ref().expect("on the keeper's core");
         let transfer = keeper.moving.as_ref().expect("this move").transfer.clone();
         self.send(self.core_of(transfer.from), Message::Settle { transfer }, fx);

@@ -49,7 +49,7 @@ pub struct Past {
 }
 
 /// What [`recover`] makes of the logs.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Recovery {
     /// For all cores.
     pub past: Arc<Past>,
@@ -179,7 +179,12 @@ impl Past {
         let mut cursors: Vec<Cursor<'_>> = (0..)
             .map(LaneId)
             .zip(&self.lanes)
-            .map(|(lane, entries)| Cursor { lane, entries: entries.iter(), batch: None, next: None })
+            .map(|(lane, entries)| Cursor {
+                lane,
+                entries: entries.iter(),
+                batch: None,
+                next: None,
+            })
             .collect();
         cursors.iter_mut().for_each(|cursor| cursor.step(epochs));
         loop {
@@ -238,8 +243,7 @@ fn each(
 ) -> Result<(), RecoverError> {
     for (index, data) in entries {
         let mut batch = Batch::new(data.clone());
-        let malformed =
-            |source| RecoverError::Entry { lane: lane.0, index: *index, source };
+        let malformed = |source| RecoverError::Entry { lane: lane.0, index: *index, source };
         while let Some(record) = batch.next().map_err(malformed)? {
             visit(*index, record);
         }

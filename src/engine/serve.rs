@@ -97,7 +97,11 @@ impl Engine {
             }
         }
         let lowest = lanes.iter().copied().min().unwrap_or(LaneId(0));
-        if lanes.iter().all(|lane| *lane == lowest) { Way::One(lowest) } else { Way::Across(lowest) }
+        if lanes.iter().all(|lane| *lane == lowest) {
+            Way::One(lowest)
+        } else {
+            Way::Across(lowest)
+        }
     }
 
     /// A request for a shard of this core.
@@ -253,12 +257,7 @@ impl Engine {
     }
 
     /// Appends a record without a revision to a lane of this core.
-    pub(super) fn log(
-        &mut self,
-        lane: LaneId,
-        item: Item,
-        record: &crate::lane::redo::Record,
-    ) {
+    pub(super) fn log(&mut self, lane: LaneId, item: Item, record: &crate::lane::redo::Record) {
         let seat = self.seat(lane);
         crate::lane::redo::encode(seat.batch(), record);
         seat.logged(item);

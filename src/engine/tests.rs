@@ -134,13 +134,23 @@ impl Node {
         self.put_leased(core, key, value, 0).expect("a put")
     }
 
-    fn put_leased(&mut self, core: usize, key: &str, value: &str, lease: i64) -> Result<i64, Error> {
+    fn put_leased(
+        &mut self,
+        core: usize,
+        key: &str,
+        value: &str,
+        lease: i64,
+    ) -> Result<i64, Error> {
         let (key, value) = (key.to_owned().into(), value.to_owned().into());
         let put = pb::PutRequest { key, value, lease, ..Default::default() };
         self.ask(core, Request::Put(put)).map(|answer| answer.revision.0)
     }
 
-    fn range(&mut self, core: usize, request: pb::RangeRequest) -> Result<pb::RangeResponse, Error> {
+    fn range(
+        &mut self,
+        core: usize,
+        request: pb::RangeRequest,
+    ) -> Result<pb::RangeResponse, Error> {
         let answer = self.ask(core, Request::Range(request))?;
         let Reply::Range(reply) = answer.reply else { panic!("a range answers a range") };
         let mut response = pb::RangeResponse::decode(reply.kvs.freeze()).expect("well encoded");
@@ -232,8 +242,7 @@ fn a_transaction_across_shards_is_one_revision() {
     let answer = node.ask(1, Request::Txn(txn)).expect("a transaction");
     assert_eq!(answer.revision, Revision(3));
     assert_eq!(node.all(0), "a=t@3 x=t@3");
-    let delete =
-        pb::DeleteRangeRequest { key: "\0".into(), range_end: "\0".into(), prev_kv: true };
+    let delete = pb::DeleteRangeRequest { key: "\0".into(), range_end: "\0".into(), prev_kv: true };
     let answer = node.ask(0, Request::DeleteRange(delete)).expect("a delete");
     let Reply::DeleteRange(reply) = answer.reply else { panic!("a delete") };
     assert_eq!((reply.deleted, reply.prev_kvs.len()), (2, 2));

@@ -18,17 +18,9 @@ pub(super) enum Task {
     /// End a lease.
     Revoke(LeaseId, Option<Origin>),
     /// Tell how long a lease has, and its keys.
-    KeysOf {
-        lease: LeaseId,
-        granted_s: i64,
-        ttl_s: i64,
-        origin: Origin,
-    },
+    KeysOf { lease: LeaseId, granted_s: i64, ttl_s: i64, origin: Origin },
     /// Digest everything at a revision.
-    Hash {
-        at: Revision,
-        origin: Origin,
-    },
+    Hash { at: Revision, origin: Origin },
 }
 
 /// A read that is under way.
@@ -147,13 +139,7 @@ impl Engine {
     }
 
     /// One core's part of an operation over the whole store.
-    pub(super) fn whole_part(
-        &mut self,
-        _from: CoreId,
-        op: u64,
-        found: Whole,
-        fx: &mut Effects,
-    ) {
+    pub(super) fn whole_part(&mut self, _from: CoreId, op: u64, found: Whole, fx: &mut Effects) {
         let keeper = self.keeper.as_mut().expect("asked by the keeper");
         let read = keeper.whole_reads.get_mut(&op).expect("a read under way");
         read.missing -= 1;
@@ -184,8 +170,7 @@ impl Engine {
             if through < at {
                 read.from = through.next();
                 read.missing = cores;
-                let question =
-                    Question::Records { from: read.from, at, compacted: read.compacted };
+                let question = Question::Records { from: read.from, at, compacted: read.compacted };
                 return self.put_to_all(op, question, fx);
             }
         }
@@ -198,8 +183,7 @@ impl Engine {
             Task::Hash { at, origin } => {
                 let compacted = read.compacted;
                 let compact_revision = if compacted.0 > 0 { compacted.0 } else { -1 };
-                let reply =
-                    Reply::Hash { hash: read.crc, compact_revision, hash_revision: at.0 };
+                let reply = Reply::Hash { hash: read.crc, compact_revision, hash_revision: at.0 };
                 (origin, reply)
             }
             Task::Revoke(..) => unreachable!("coordinated elsewhere"),

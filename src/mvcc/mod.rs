@@ -11,6 +11,7 @@
 //! ```
 
 mod compact;
+mod encode;
 mod hash;
 mod history;
 mod index;
@@ -141,6 +142,13 @@ impl Store {
     #[must_use]
     pub fn get_at(&self, key: &[u8], at: Revision) -> Option<VersionRef<'_>> {
         self.entry(key)?.live_at(at)
+    }
+
+    /// The version of `key` at exactly `position`, a tombstone too.
+    #[must_use]
+    pub fn version_at(&self, key: &[u8], position: Position) -> Option<VersionRef<'_>> {
+        let entry = self.entry(key)?;
+        entry.version_at(position).map(|version| version.view(entry.key()))
     }
 
     /// The version that the one of `key` at `position` replaced, as etcd shows it with an event: what

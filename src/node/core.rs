@@ -17,13 +17,12 @@ use cored_wal::{Disk, Log, Sequence};
 use glommio::timer::Timer;
 
 use super::clock::Clock;
-use super::double::{Effects, Engine, Input, Message};
 use super::eventfd::EventFd;
 use super::mesh::Mesh;
 use super::shutdown::Shutdown;
 use super::watchdog::{BEAT_MS, Pulse};
 use crate::api::door::{Door, Inbox, WatchInput};
-use crate::engine::{Error, Request, RequestId, StatusReply};
+use crate::engine::{Effects, Engine, Error, Input, Message, Request, RequestId, Sizes};
 use crate::keys::LaneId;
 use crate::lane::Stored;
 use crate::metrics;
@@ -307,11 +306,11 @@ fn count(metrics: &metrics::Core, input: &Input) {
 }
 
 /// Notes this core's part of the store's size and of the lanes' positions.
-fn note_sizes(metrics: &metrics::Core, sizes: &StatusReply) {
-    metrics.db_bytes.set(u64::try_from(sizes.db_bytes).unwrap_or(0));
-    metrics.db_in_use_bytes.set(u64::try_from(sizes.db_in_use_bytes).unwrap_or(0));
+fn note_sizes(metrics: &metrics::Core, sizes: &Sizes) {
+    metrics.db_bytes.set(sizes.bytes as u64);
+    metrics.db_in_use_bytes.set(sizes.bytes_in_use as u64);
     metrics.raft_committed.set(sizes.raft_index);
-    metrics.raft_applied.set(sizes.raft_applied_index);
+    metrics.raft_applied.set(sizes.raft_applied);
 }
 
 /// Appends records in order and returns the last one's place; then sets what is carried.

@@ -12,7 +12,7 @@ use glommio::{LocalExecutorBuilder, Placement};
 
 use super::clock::Clock;
 use super::core::{self, Parts};
-use super::double::{Engine, HubConfig, Message, Past, Setup};
+
 use super::failure::Failure;
 use super::home::Identity;
 use super::logs;
@@ -22,11 +22,13 @@ use super::watchdog::Pulse;
 use crate::api::door::{self, Door};
 use crate::api::{Api, Settings};
 use crate::config::Config;
+use crate::engine::{Engine, Message, Past, Setup};
 use crate::front::{self, Incoming, Limits, Told};
 use crate::keys::{CoreId, LaneId};
 use crate::lane::Recovered;
 use crate::metrics::{self, Facts, Process};
 use crate::order::Order;
+use crate::watch::HubConfig;
 
 /// A preempt timer that goes off at the wrong moment lets an executor sleep with runnable work
 /// (glommio/glommio#53). One of an hour practically never does; the watchdog covers the rest.

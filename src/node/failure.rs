@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use cored_wal::Error as LogError;
 
-use super::double::RecoverError;
+use crate::engine::RecoverError;
 
 /// What ended a member.
 #[derive(Debug, thiserror::Error)]

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use cored_wal::disk::direct::{DirectDisk, Directory};
 use cored_wal::{Log, Options, Owner};
 
-use super::double::{Recovery, recover};
 use super::failure::Failure;
 use super::home::Home;
+use crate::engine::{Recovery, recover};
 
 /// A log per core, and what all logs hold.
 pub(super) struct Logs {

@@ -13,7 +13,6 @@
 
 mod clock;
 mod core;
-mod double;
 mod eventfd;
 mod executor;
 mod failure;

@@ -194,7 +194,11 @@ mod tests {
         let mut latches = Latches::default();
         assert_eq!(latches.claim(id(1), keys(&["a", "b"]), Turn::First, || 1), Granted::Now);
         assert_eq!(latches.claim(id(2), keys(&["b", "c"]), Turn::First, || 2), Granted::Later);
-        assert_eq!(latches.claim(id(3), keys(&["c"]), Turn::First, || 3), Granted::Later, "2 came first");
+        assert_eq!(
+            latches.claim(id(3), keys(&["c"]), Turn::First, || 3),
+            Granted::Later,
+            "2 came first"
+        );
         assert_eq!(latches.claim(id(4), keys(&["d"]), Turn::First, || 4), Granted::Now);
         assert!(!latches.may_pass(&keys(&["c"])));
         assert_eq!(latches.next_granted(), None);

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use cored_proto::etcdserverpb as pb;
 
-use super::{Outgoing, Shard};
 use super::request::Reply;
+use super::{Outgoing, Shard};
 use crate::keys::{KeyRange, LeaseId, Revision};
 use crate::lane::redo;
 use crate::lease;
@@ -96,14 +96,9 @@ impl Shard {
         for (sub, change) in (0_u32..).zip(&changed) {
             self.sampler.note(&change.key);
             match &change.put {
-                Some(put) => redo::put(
-                    batch,
-                    &change.key,
-                    &put.value,
-                    put.create,
-                    put.version,
-                    put.lease,
-                ),
+                Some(put) => {
+                    redo::put(batch, &change.key, &put.value, put.create, put.version, put.lease)
+                }
                 None => redo::delete(batch, &change.key),
             }
             let lease = change.put.as_ref().map_or(LeaseId::NONE, |put| put.lease);

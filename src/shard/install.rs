@@ -88,9 +88,12 @@ impl Shard {
     /// The event of the change at `at`.
     pub(super) fn event(&self, at: Position, key: &[u8], previous: bool) -> Event {
         let before = if previous { self.store.before(key, at) } else { None };
-        match self.store.newest(key) {
-            Some(version) => Event::put(&version, before.as_ref()),
-            None => Event::delete(key, at.0, at.1, before.as_ref()),
+        // A transaction can write a key and then delete the range around it: each is an event.
+        let version = self.store.version_at(key, at).expect("installed a moment ago");
+        if version.is_tombstone() {
+            Event::delete(key, at.0, at.1, before.as_ref())
+        } else {
+            Event::put(&version, before.as_ref())
         }
     }
 }

@@ -131,11 +131,8 @@ impl Shard {
                 reached = version.modified.prev();
                 return false;
             }
-            let before = if previous {
-                self.store.before(version.key, version.position())
-            } else {
-                None
-            };
+            let before =
+                if previous { self.store.before(version.key, version.position()) } else { None };
             let event = if version.is_tombstone() {
                 Event::delete(version.key, version.modified, version.sub, before.as_ref())
             } else {

@@ -11,9 +11,7 @@ use prost::Message as _;
 
 use super::check::{Checker, Violation};
 use super::{Outcome, Random, client};
-use crate::engine::{
-    Answer, Effects, Engine, Error, Input, Message, RequestId, Setup, recover,
-};
+use crate::engine::{Answer, Effects, Engine, Error, Input, Message, RequestId, Setup, recover};
 use crate::keys::{CoreId, KeyRange, LaneId, Revision};
 use crate::lane::redo::Write;
 use crate::order::Order;
@@ -66,10 +64,7 @@ struct Core {
 
 impl Core {
     fn wants_turn(&self) -> bool {
-        self.woken
-            || self.engine.wants_turn()
-            || !self.inputs.is_empty()
-            || !self.inbox.is_empty()
+        self.woken || self.engine.wants_turn() || !self.inputs.is_empty() || !self.inbox.is_empty()
     }
 
     fn is_at_rest(&self) -> bool {
@@ -397,14 +392,14 @@ impl World {
             let at = self.random.index(self.cores.len());
             self.disks[at].finish_all();
             self.run_core(at)?;
-            if round % 64 == 0 && self.asked.is_empty() && self.cores.iter().all(Core::is_at_rest)
-            {
+            if round % 64 == 0 && self.asked.is_empty() && self.cores.iter().all(Core::is_at_rest) {
                 let serves = self.cores.iter().all(|core| core.engine.serves());
                 return if serves { Ok(()) } else { Err(Violation::new("it never serves")) };
             }
         }
         let asked: Vec<_> = self.asked.keys().map(|id| self.checker.request(*id)).collect();
-        let cores: Vec<_> = self.cores.iter().map(|c| (c.phase, c.wants_turn(), c.log.pending())).collect();
+        let cores: Vec<_> =
+            self.cores.iter().map(|c| (c.phase, c.wants_turn(), c.log.pending())).collect();
         Err(Violation::new(format!("it never comes to rest: {asked:?} wait; {cores:?}")))
     }
 

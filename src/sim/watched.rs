@@ -94,8 +94,7 @@ impl Watched {
         let range = KeyRange::from_request(&self.create.key, &self.create.range_end);
         let mut heard = self.heard.iter();
         // Writes above revision 1 only; a watcher that waits for the future has no range yet.
-        for (at, writes) in states.writes.iter().filter(|(at, _)| **at >= from && **at <= through)
-        {
+        for (at, writes) in states.writes.iter().filter(|(at, _)| **at >= from && **at <= through) {
             for write in writes.iter().filter(|write| range.contains(&write.key)) {
                 let Some(event) = heard.next() else {
                     return Err(self.violation(format!("{at} of {:?} was not heard", write.key)));
@@ -126,11 +125,9 @@ impl Watched {
                 value: value.clone(),
                 lease: lease.0,
             },
-            Change::Delete => KeyValue {
-                key: write.key.clone(),
-                mod_revision: at.0,
-                ..Default::default()
-            },
+            Change::Delete => {
+                KeyValue { key: write.key.clone(), mod_revision: at.0, ..Default::default() }
+            }
         };
         let is_delete = event.r#type() == EventType::Delete;
         if event.kv.as_ref() != Some(&kv) || is_delete != (write.change == Change::Delete) {

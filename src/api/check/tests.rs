@@ -54,11 +54,7 @@ fn a_bad_request_is_refused_in_etcds_words_and_order() {
     let long = |len: usize| pb::PutRequest { value: vec![0; len].into(), ..put_of("k") };
     let cases: Vec<Case> = vec![
         case(RANGE, range_of(""), Some(Status::EMPTY_KEY)),
-        case(
-            RANGE,
-            pb::RangeRequest { sort_target: 9, ..range_of("") },
-            Some(Status::EMPTY_KEY),
-        ),
+        case(RANGE, pb::RangeRequest { sort_target: 9, ..range_of("") }, Some(Status::EMPTY_KEY)),
         case(
             RANGE,
             pb::RangeRequest { sort_order: 7, ..range_of("a") },
@@ -123,11 +119,7 @@ fn a_bad_request_is_refused_in_etcds_words_and_order() {
         case(TXN, then(vec![put_op("a"), put_op("a")]), Some(Status::DUPLICATE_KEY)),
         case(TXN, then(vec![put_op("a"), put_op("a"), put_op("")]), Some(Status::EMPTY_KEY)),
         case(TXN, otherwise(vec![put_op("b"), delete_op("a", "c")]), Some(Status::DUPLICATE_KEY)),
-        case(
-            TXN,
-            then(vec![put_op("a"), txn_op(vec![put_op("a")])]),
-            Some(Status::DUPLICATE_KEY),
-        ),
+        case(TXN, then(vec![put_op("a"), txn_op(vec![put_op("a")])]), Some(Status::DUPLICATE_KEY)),
     ];
     for (number, (path, call, expected)) in cases.into_iter().enumerate() {
         assert_eq!(call(&mut World::new()), expected, "case {number}: {path}");
@@ -137,10 +129,13 @@ fn a_bad_request_is_refused_in_etcds_words_and_order() {
 /// A path, the call, and what it is refused with.
 type Case = (&'static str, Box<dyn FnOnce(&mut World) -> Option<Status>>, Option<Status>);
 
-fn case(path: &'static str, request: impl prost::Message + 'static, refused: Option<Status>) -> Case {
-    let call = move |world: &mut World| {
-        world.call_bytes(path, request.encode_to_vec().into()).err()
-    };
+fn case(
+    path: &'static str,
+    request: impl prost::Message + 'static,
+    refused: Option<Status>,
+) -> Case {
+    let call =
+        move |world: &mut World| world.call_bytes(path, request.encode_to_vec().into()).err();
     (path, Box::new(call), refused)
 }
 

@@ -152,11 +152,14 @@ fn compaction_hides_the_past_once() {
 #[test]
 fn malformed_messages_are_grpcs_own_error() {
     let mut world = World::new();
-    for bytes in [&b"\xff"[..], b"\x0a\x05a", b"\x0b", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f"] {
+    for bytes in
+        [&b"\xff"[..], b"\x0a\x05a", b"\x0b", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f"]
+    {
         for path in ["etcdserverpb.KV/Put", "etcdserverpb.KV/Range", "etcdserverpb.KV/Txn"] {
             let refused = world.call_bytes(path, Bytes::from_static(bytes)).expect_err(path);
             assert_eq!(refused.code, Code::Internal);
-            let text = "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data";
+            let text =
+                "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data";
             assert_eq!(refused.message, text);
         }
     }
@@ -165,8 +168,7 @@ fn malformed_messages_are_grpcs_own_error() {
         world.send_bytes(&stream, Bytes::from_static(b"\xff"));
         (world.receive_or_end::<pb::RangeStreamResponse>(&mut stream), stream.end)
     };
-    let text =
-        "grpc: failed to unmarshal the received message: proto: cannot parse invalid wire-format data";
+    let text = "grpc: failed to unmarshal the received message: proto: cannot parse invalid wire-format data";
     assert_eq!(end.map(|end| (end.code, end.message)), Some((Code::Internal, text.into())));
 }
 

@@ -23,8 +23,8 @@ use crate::api::{Api, Caller, Settings};
 use crate::engine::{Answer, Error, RangeReply, Reply, Request, StatusReply};
 use crate::keys::{KeyRange, LeaseId, Revision};
 use crate::lane::redo::Change;
-use crate::txn::gathered::Gathered;
 use crate::txn;
+use crate::txn::gathered::Gathered;
 use crate::watch::StreamId;
 
 pub const IDENTITY: Identity = Identity { cluster_id: 0x77, member_id: 0x1234_5678_9abc };

@@ -7,7 +7,8 @@ use super::*;
 fn config(path: &Path, arguments: &[&str]) -> Config {
     let path = path.display().to_string();
     let own = |text: &&str| (*text).to_owned();
-    let arguments = ["--name", "n", "--data-dir", &path].iter().chain(arguments).map(own);
+    let fixed = ["--name", "n", "--data-dir", &path];
+    let arguments = fixed.iter().chain(arguments).map(own);
     crate::config::read(arguments.collect::<Vec<_>>(), [], 2).expect("valid flags").0
 }
 
