@@ -1,7 +1,6 @@
 //! gRPC over HTTP/2: which method, its metadata, messages in their frames, the status at the end.
 //! Texts and codes are those of grpc-go, which etcd uses. It knows no service.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -11,6 +10,7 @@ use http::{Method as Verb, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 
 use super::body::{Body, FRAME_HEAD_BYTES};
+use super::budget::{Budget, Held};
 use super::relay::{Frames, Relay};
 use super::{Call, Calls, Front};
 use crate::api::Caller;
@@ -196,27 +196,6 @@ fn percent_encoded(text: &str) -> String {
     out
 }
 
-/// What the partly received requests of a core may hold together.
-#[derive(Clone, Debug)]
-pub struct Budget {
-    used: Rc<Cell<usize>>,
-    bytes_max: usize,
-}
-
-impl Budget {
-    /// A budget of so many bytes.
-    #[must_use]
-    pub fn new(bytes_max: usize) -> Budget {
-        Budget { used: Rc::default(), bytes_max }
-    }
-
-    /// Bytes held now.
-    #[must_use]
-    pub fn used(&self) -> usize {
-        self.used.get()
-    }
-}
-
 /// The messages of a request body, whole, wherever the body was cut. The usual request, one message
 /// in one piece, is a slice of the piece.
 pub struct Messages<B> {
@@ -226,7 +205,8 @@ pub struct Messages<B> {
     piece: Bytes,
     /// The beginning of a message that came in several pieces, its frame's head included.
     partial: BytesMut,
-    budget: Budget,
+    /// What `partial` holds.
+    held: Held,
 }
 
 impl<B> Messages<B>
@@ -236,7 +216,7 @@ where
     /// The messages of `body`, each at most `len_max` bytes long.
     pub fn new(body: B, len_max: usize, budget: &Budget) -> Messages<B> {
         let (piece, partial) = (Bytes::new(), BytesMut::new());
-        Messages { body, len_max, piece, partial, budget: budget.clone() }
+        Messages { body, len_max, piece, partial, held: budget.share() }
     }
 
     /// The next message; `None` after the last.
@@ -279,7 +259,7 @@ where
         if self.partial.len() < whole {
             return Ok(None);
         }
-        self.release();
+        self.held.release();
         let mut frame = std::mem::take(&mut self.partial).freeze();
         frame.advance(FRAME_HEAD_BYTES);
         Ok(Some(frame))
@@ -310,20 +290,13 @@ where
     /// Moves bytes of the piece to the partial message until it has `len` bytes.
     fn fill(&mut self, len: usize) -> Result<(), Status> {
         let count = len.saturating_sub(self.partial.len()).min(self.piece.len());
-        if self.budget.used.get() + count > self.budget.bytes_max {
-            return Err(Status::fixed(Code::ResourceExhausted, "etcdserver: too many requests"));
-        }
-        self.budget.used.set(self.budget.used.get() + count);
+        self.held.add(count)?;
         self.partial.extend_from_slice(&self.piece.split_to(count));
         Ok(())
     }
 
     fn keep_rest(&mut self) -> Result<(), Status> {
         self.fill(self.partial.len() + self.piece.len())
-    }
-
-    fn release(&self) {
-        self.budget.used.set(self.budget.used.get() - self.partial.len());
     }
 
     /// The next piece of the body that holds anything.
@@ -341,11 +314,5 @@ where
                 Some(Err(_)) => return Err(Status::fixed(Code::Canceled, "context canceled")),
             }
         }
-    }
-}
-
-impl<B> Drop for Messages<B> {
-    fn drop(&mut self) {
-        self.budget.used.set(self.budget.used.get() - self.partial.len());
     }
 }

@@ -12,15 +12,20 @@
 //! ```
 
 mod body;
+pub mod budget;
 mod clock;
 mod connection;
 pub mod grpc;
+mod json;
 mod listen;
 mod pages;
 mod relay;
 mod route;
 mod socket;
 mod stop;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -161,7 +166,9 @@ struct Front<C> {
     clock: clock::Clock,
     buffers: socket::Buffers,
     stop: stop::Stop,
-    partial: grpc::Budget,
+    /// JSON path below `/v3/` to index into [`METHODS`].
+    routes: HashMap<&'static str, usize>,
+    partial: budget::Budget,
 }
 
 impl<C> Front<C> {
@@ -175,7 +182,7 @@ impl<C> Front<C> {
 /// current executor.
 pub async fn serve<C: Calls>(config: Config, incoming: Incoming, calls: Rc<C>) {
     let grace = config.limits.grace;
-    let partial = grpc::Budget::new(config.limits.partial_bytes_max);
+    let partial = budget::Budget::new(config.limits.partial_bytes_max);
     let methods = METHODS.iter().enumerate();
     let front = Rc::new(Front {
         config,
@@ -184,6 +191,7 @@ pub async fn serve<C: Calls>(config: Config, incoming: Incoming, calls: Rc<C>) {
         clock: clock::Clock::new(),
         buffers: socket::Buffers::default(),
         stop: stop::Stop::default(),
+        routes: json::table(),
         partial,
     });
     let ticking = front.clock.clone();

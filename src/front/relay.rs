@@ -59,6 +59,8 @@ pub(super) struct Relay {
     handler: Option<Side>,
     /// Reads the client's messages into the handler's queue.
     pump: Option<Side>,
+    /// A message that [`Relay::poll_first`] has taken.
+    first: Option<Bytes>,
     output: Requests,
     writing: Box<dyn Writing>,
     trailers: Option<HeaderMap>,
@@ -75,7 +77,7 @@ impl Relay {
         writing: Box<dyn Writing>,
     ) -> Relay {
         let (handler, pump) = (Some(handler), Some(pump));
-        Relay { handler, pump, output, writing, trailers: None, ended: false, call }
+        Relay { handler, pump, first: None, output, writing, trailers: None, ended: false, call }
     }
 
     /// Waits for the first message or the end, and keeps it for the body: a gateway's answer has
@@ -83,7 +85,10 @@ impl Relay {
     pub(super) fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<First> {
         match self.poll_output(cx) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Some(Ok(message))) => Poll::Ready(First::Message(message)),
+            Poll::Ready(Some(Ok(message))) => {
+                self.first = Some(message);
+                Poll::Ready(First::Message)
+            }
             Poll::Ready(Some(Err(status))) => {
                 self.call.code = status.code;
                 Poll::Ready(First::Failed(status))
@@ -103,6 +108,9 @@ impl Relay {
         }
         if self.ended {
             return Poll::Ready(None);
+        }
+        if let Some(message) = self.first.take() {
+            return Poll::Ready(Some(self.gather(message, cx)));
         }
         match self.poll_output(cx) {
             Poll::Pending => Poll::Pending,
@@ -182,8 +190,8 @@ impl Relay {
 
 /// How a stream begins.
 pub(super) enum First {
-    /// With a message, which the caller must send first.
-    Message(Bytes),
+    /// With a message, which the body begins with.
+    Message,
     /// It failed before it said anything.
     Failed(Status),
     /// It ended well before it said anything.

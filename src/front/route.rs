@@ -9,7 +9,7 @@ use http::{Method as Verb, Request, Response, Version};
 use hyper::body::Incoming;
 
 use super::body::Body;
-use super::{Calls, Front, grpc, pages};
+use super::{Calls, Front, grpc, json, pages};
 
 /// Answers a request, whatever it is.
 pub(super) async fn answer<C: Calls>(
@@ -31,10 +31,17 @@ pub(super) async fn answer<C: Calls>(
 
 /// Everything but gRPC, over either version of HTTP.
 async fn plain<C: Calls>(front: Rc<Front<C>>, request: Request<Incoming>) -> Response<Body> {
-    let mut response = if request.method() == Verb::OPTIONS {
-        Response::new(Body::Nothing)
-    } else {
-        pages::answer(&front, &request).await
+    let path = request.uri().path();
+    // Clients of long ago say v3beta.
+    let gateway = path.strip_prefix("/v3/").or_else(|| path.strip_prefix("/v3beta/"));
+    let gateway = gateway.map(str::to_owned);
+    let mut response = match gateway {
+        _ if request.method() == Verb::OPTIONS => Response::new(Body::Nothing),
+        Some(path) => {
+            let (parts, body) = request.into_parts();
+            json::answer(&front, &path, parts, body).await
+        }
+        None => pages::answer(&front, &request).await,
     };
     cors(response.headers_mut());
     response
