@@ -102,6 +102,10 @@ impl Names {
         self.hints.copy_within(at + 1..len, at);
         self.slots.copy_within(at + 1..len, at);
         self.len -= 1;
+        if self.len == 0 {
+            // No key is left to compare shared bytes with.
+            self.skip = 0;
+        }
     }
 
     /// Puts another key in the place of one.

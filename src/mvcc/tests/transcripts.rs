@@ -251,7 +251,7 @@ fn keys_move_in_pieces_with_their_history() {
     let (mut pieces, mut leases) = (0, Vec::new());
     while from.first_key(&keys).is_some() {
         let piece = from.export(&keys, 500);
-        assert!(!piece.is_empty() && piece.bytes() < 800, "{piece:?}");
+        assert!(!piece.is_empty() && piece.bytes() < 1_000, "{piece:?}");
         leases.extend(piece.leases().map(|(key, lease)| (key.to_vec(), lease)));
         to.import(piece);
         pieces += 1;
