@@ -45,6 +45,10 @@ enum Name {
 /// The versions of one key in ascending order; `One` may hold the absent version, which is none.
 pub(super) enum Versions {
     One(Version),
+    #[expect(
+        clippy::box_collection,
+        reason = "a list in place would make every slot 16 bytes larger"
+    )]
     Many(Box<VecDeque<Version>>),
 }
 
