@@ -17,6 +17,7 @@ use cored_proto::{METHODS, Method};
 use prost::Message;
 
 use crate::api::door::{Door, Identity, WatchInput};
+use crate::api::pages::Page;
 use crate::api::status::Status;
 use crate::api::stream::{Requests, Responses, pair};
 use crate::api::{Api, Caller, Settings};
@@ -193,6 +194,19 @@ impl World {
     /// Whether the handler of a stream still runs.
     pub fn serves(&self, stream: &Stream) -> bool {
         self.tasks[stream.task].is_some()
+    }
+
+    /// Asks for a page.
+    pub fn page(&mut self, path: &str, query: &str) -> Option<Page> {
+        let outcome = Rc::new(RefCell::new(None));
+        let set = Rc::clone(&outcome);
+        let page = Rc::clone(&self.api).page(path.to_owned(), query.to_owned());
+        self.spawn(async move {
+            let page = page.await;
+            *set.borrow_mut() = Some(page);
+        });
+        self.run();
+        outcome.take().expect("a page does not wait")
     }
 
     fn spawn(&mut self, future: impl Future<Output = ()> + 'static) -> usize {
