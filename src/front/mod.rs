@@ -152,8 +152,12 @@ impl Calls for Api {
         Api::stream(self, method, caller, requests, responses)
     }
 
-    async fn page(self: Rc<Self>, _path: String, _query: String) -> Option<Page> {
-        None
+    fn page(
+        self: Rc<Self>,
+        path: String,
+        query: String,
+    ) -> impl Future<Output = Option<Page>> + 'static {
+        Api::page(self, path, query)
     }
 }
 

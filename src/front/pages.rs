@@ -10,21 +10,11 @@ use http::{Method as Verb, Request, Response, StatusCode};
 
 use super::body::Body;
 use super::{Calls, Front};
+use crate::api::pages::Page;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
-
-/// A page.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// The HTTP status.
-    pub status: u16,
-    /// The `Content-Type`.
-    pub content_type: &'static str,
-    /// What it says.
-    pub body: Cow<'static, str>,
-}
 
 /// Answers a request for a plain page.
 pub(super) async fn answer<C: Calls, B>(front: &Front<C>, request: &Request<B>) -> Response<Body> {
@@ -34,10 +24,10 @@ pub(super) async fn answer<C: Calls, B>(front: &Front<C>, request: &Request<B>) 
         "/metrics" => Some(Page {
             status: 200,
             content_type: PROMETHEUS,
-            body: (front.config.metrics)().into(),
+            body: (front.config.metrics)(),
         }),
         "/debug/vars" => {
-            Some(Page { status: 200, content_type: JSON, body: (front.config.vars)().into() })
+            Some(Page { status: 200, content_type: JSON, body: (front.config.vars)() })
         }
         _ => {
             let query = request.uri().query().unwrap_or_default();

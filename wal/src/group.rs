@@ -175,13 +175,14 @@ pub(crate) fn with_head(carried: &BTreeMap<(u16, u8), Box<[u8]>>, group: &Group)
     let head_bytes: usize = carried.values().map(|state| record::frame_bytes(state.len())).sum();
     let mut buffer = Buffer::with_capacity(head_bytes + group.buffer.len());
     let sequence = group.begun_before();
-    for (&(lane, kind), state) in carried {
+    let last = carried.keys().next_back();
+    for (who @ &(lane, kind), state) in carried {
         let header = Header {
             sequence,
             len_bytes: u32::try_from(state.len()).expect("bounded by set_carry"),
             lane,
             kind,
-            flags: CARRY,
+            flags: if Some(who) == last { CARRY | LAST } else { CARRY },
             ..Header::default()
         };
         record::begin(&mut buffer, &header);

@@ -167,7 +167,7 @@ impl<D: Disk> Log<D> {
             ready: found.headers[found.current + 1..].iter().copied().collect(),
             preparing: None,
             epoch,
-            segments: Segments { begins: found.begins, headed: header.segment, carries_from: 0 },
+            segments: Segments { begins: found.begins, headed: found.headed, carries_from: 0 },
             carried: found.carried,
             failed: None,
             stats: Stats::default(),

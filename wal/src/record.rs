@@ -24,7 +24,7 @@ pub struct Sequence(pub u64);
 pub const FIRST: u8 = 1;
 /// The last frame of a record.
 pub const LAST: u8 = 2;
-/// Carried state at the head of a segment, whole in one frame.
+/// Carried state at the head of a segment, whole in one frame. With [`LAST`], the last of the head.
 pub const CARRY: u8 = 4;
 /// The seal of an idle log: no payload, only `acked_through`.
 pub const SEAL: u8 = 8;
@@ -41,7 +41,7 @@ pub const SEAL: u8 = 8;
 ///     28     4  len_bytes      payload in this frame
 ///     32     2  lane
 ///     34     1  kind
-///     35     1  flags          first 1, last 2, carry 4, seal 8
+///     35     1  flags          first 1, last 2, carry 4 (or 6), seal 8
 ///     36     4  place          where in its file the frame was meant to be, in units of 8 bytes
 ///     40   len  payload        then zeros up to the next multiple of 8
 /// ```
@@ -171,7 +171,7 @@ fn is_sane(header: &Header) -> bool {
     match header.flags {
         flags if flags & !(FIRST | LAST) == 0 => header.acked_through < header.sequence,
         SEAL => header.len_bytes == 0 && header.acked_through <= header.sequence,
-        CARRY => header.acked_through <= header.sequence,
+        flags if flags & !LAST == CARRY => header.acked_through <= header.sequence,
         _ => false,
     }
 }

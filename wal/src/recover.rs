@@ -100,6 +100,8 @@ pub(crate) struct Found {
     /// The highest `acked_through` that the log itself tells.
     pub(crate) acked_through: u64,
     pub(crate) voids: Vec<Void>,
+    /// The newest segment whose head is whole, or 0.
+    pub(crate) headed: u64,
     pub(crate) carried: BTreeMap<(u16, u8), Box<[u8]>>,
     /// Per segment the first sequence that begins in it or later.
     pub(crate) begins: BTreeMap<u64, u64>,
@@ -128,6 +130,7 @@ pub(crate) fn recover<D: Disk>(
         begun: 0,
         acked_through: 0,
         voids: Vec::new(),
+        headed: 0,
         carried: BTreeMap::new(),
         begins: BTreeMap::new(),
         headers,
@@ -166,6 +169,7 @@ pub(crate) fn recover<D: Disk>(
     found.previous = chain.previous;
     found.begun = chain.begun;
     found.acked_through = chain.acked_through;
+    found.headed = chain.headed;
     Ok(found)
 }
 
@@ -251,8 +255,10 @@ struct Chain {
     /// first segments were recycled.
     known: bool,
     previous: u32,
-    /// Whether anything but carried state was read.
-    headed: bool,
+    /// The newest segment whose carried state was read to its end.
+    carried: u64,
+    /// The newest segment of which that and something else was read: it has a whole head.
+    headed: u64,
     /// The newest sequence begun.
     begun: u64,
     /// The newest sequence of a whole record.
@@ -269,7 +275,8 @@ impl Chain {
         Chain {
             known: first_segment == 1,
             previous: 0,
-            headed: false,
+            carried: 0,
+            headed: 0,
             begun: 0,
             whole: 0,
             acked_through: 0,
@@ -296,7 +303,8 @@ impl Chain {
         let frame = record::decode(bytes, usize::try_from(at).ok()?, key)?;
         let header = &frame.header;
         let follows = match header.flags {
-            CARRY | SEAL => header.sequence == self.begun,
+            SEAL => header.sequence == self.begun,
+            flags if flags & CARRY != 0 => header.sequence == self.begun,
             flags if flags & FIRST != 0 => header.sequence == self.begun + 1,
             _ => header.sequence == self.begun && self.open != Open::Nothing,
         };
@@ -350,7 +358,15 @@ impl Chain {
             self.open = Open::Orphan;
         }
         self.previous = frame.crc;
-        self.headed |= header.flags != CARRY;
+        let is_carry = header.flags & CARRY != 0;
+        let ends_head =
+            if is_carry { header.flags & LAST != 0 } else { header.belongs_at(FIRST_FRAME) };
+        if ends_head {
+            self.carried = segment;
+        }
+        if !is_carry && self.carried == segment {
+            self.headed = segment;
+        }
         self.acked_through = self.acked_through.max(header.acked_through);
         match header.flags {
             SEAL => {
@@ -358,7 +374,7 @@ impl Chain {
                 self.open = Open::Nothing;
                 self.whole = self.whole.max(header.acked_through);
             }
-            CARRY => found.hand_out(self.record(frame, segment, frame.payload), visit),
+            _ if is_carry => found.hand_out(self.record(frame, segment, frame.payload), visit),
             _ => self.accept_part(frame, segment, found, visit),
         }
     }
@@ -405,7 +421,7 @@ impl Chain {
         Record {
             lane: frame.header.lane,
             kind: frame.header.kind,
-            carry: frame.header.flags == CARRY,
+            carry: frame.header.flags & CARRY != 0,
             sequence: Sequence(frame.header.sequence),
             segment,
             payload,
@@ -497,10 +513,9 @@ impl Tail {
     /// # Errors
     /// [`Error::Corrupt`] if anything that was reported durable is missing.
     fn judge(&self, chain: &Chain, found: &Found, options: &Options) -> Result<(), Error> {
-        // A log is recycled only up to a segment whose first group is durable, so the oldest one
-        // holds more than carried state unless it is the first of all.
+        // A log is recycled only up to a segment whose head is whole and durable.
         let oldest = found.headers.first().map_or(1, |header| header.segment);
-        let headless = oldest > 1 && !chain.headed;
+        let headless = oldest > 1 && chain.headed == 0;
         if !headless && self.acked_through < chain.missing() {
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! Segments that are let go and used again: old content never comes back, carried state never
 //! goes.
 
-use cored_wal::disk::memory::{Crash, Fault, MemoryDisk};
+use cored_wal::disk::memory::{Crash, Fault, MemoryDisk, Pace};
 use cored_wal::{Error, Log, Options};
 
 use crate::model::{DATA, Model, Random, STATE, open, options};
@@ -91,6 +91,42 @@ fn a_crash_between_retirements_leaves_no_gap() {
         let found = disk.crash(Crash::Power);
         model.judge(&open(&found, &options()).unwrap()).unwrap();
     }
+}
+
+#[test]
+fn a_head_that_a_crash_tore_is_no_head() {
+    let mut torn = 0;
+    for seed in 0..300 {
+        let disk = MemoryDisk::new(seed);
+        let mut random = Random(seed);
+        let mut model = Model::default();
+        let mut log = open(&disk, &options()).unwrap().log;
+        for lane in 0..4 {
+            model.append(&mut log, lane, STATE, random.bytes(700));
+        }
+        fill(&mut log, &mut model, &mut random, 1);
+        disk.set_pace(Pace::Stepwise);
+        let head = log.position().segment + 1;
+        while log.position().segment < head {
+            model.append(&mut log, 0, DATA, random.bytes(2000));
+            log.submit().unwrap();
+            if log.position().segment < head {
+                disk.finish_all();
+                log.complete().unwrap();
+            }
+        }
+        model.acknowledge(log.durable());
+        let found = disk.crash(Crash::Power);
+        found.set_pace(Pace::AtOnce);
+        let mut opened = open(&found, &options()).unwrap();
+        model.judge(&opened).unwrap();
+        torn += u32::from(opened.recovered.torn.is_some());
+        recycle_all(&mut opened.log, &mut model);
+        let opened = open(&found.crash(Crash::Power), &options()).unwrap();
+        model.judge(&opened).unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+        assert_eq!(opened.states.len(), 4, "seed {seed}: a state was recycled");
+    }
+    assert!(torn > 50, "heads were torn: {torn}");
 }
 
 #[test]
