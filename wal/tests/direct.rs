@@ -152,6 +152,30 @@ fn retired_segments_are_used_again_and_few_are_kept() {
 }
 
 #[test]
+fn more_retired_segments_than_spares_are_removed() {
+    let scratch = scratch();
+    let directory = Directory::open(scratch.path().join("wal")).unwrap();
+    let (mut log, ..) = open(&directory, &small());
+    while log.position().segment < 9 {
+        log.append(0, 1, &[&[5; 7000]]);
+        log.flush().unwrap();
+    }
+    assert_eq!(log.recycle_below(9).unwrap(), 8);
+    // More work, so that the background has its turns.
+    while log.position().segment < 12 {
+        log.append(0, 1, &[&[5; 7000]]);
+        log.flush().unwrap();
+    }
+    log.close().unwrap();
+    let files = names(&directory);
+    assert!(!files.iter().any(|name| name.ends_with("000008.wal")), "{files:?}");
+    assert!(files.len() <= 6, "{files:?}");
+    let (log, recovered, _) = open(&directory, &small());
+    assert_eq!(recovered.oldest_segment, 9);
+    log.close().unwrap();
+}
+
+#[test]
 fn remains_of_an_unfinished_preparation_are_removed() {
     let scratch = scratch();
     let directory = Directory::open(scratch.path().join("wal")).unwrap();
