@@ -1,6 +1,6 @@
 //! What does a put cost the store? New keys and overwritten ones, in a store of a million keys.
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion};
 
 use cored::keys::{LeaseId, Revision};
 use cored::mvcc::Store;
@@ -61,5 +61,8 @@ fn puts(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, puts);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    puts(&mut criterion);
+    criterion.final_summary();
+}

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::Criterion;
 
 use cored::keys::{KeyRange, LeaseId, Revision};
 use cored::mvcc::Store;
@@ -79,5 +79,8 @@ fn reads(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, reads);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    reads(&mut criterion);
+    criterion.final_summary();
+}
