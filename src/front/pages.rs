@@ -21,11 +21,9 @@ pub(super) async fn answer<C: Calls, B>(front: &Front<C>, request: &Request<B>) 
     let path = request.uri().path();
     let page = match path {
         // Prometheus's handler takes any method.
-        "/metrics" => Some(Page {
-            status: 200,
-            content_type: PROMETHEUS,
-            body: (front.config.metrics)(),
-        }),
+        "/metrics" => {
+            Some(Page { status: 200, content_type: PROMETHEUS, body: (front.config.metrics)() })
+        }
         "/debug/vars" => {
             Some(Page { status: 200, content_type: JSON, body: (front.config.vars)() })
         }

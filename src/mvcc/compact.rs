@@ -10,8 +10,8 @@ use crate::keys::Revision;
 
 /// How far garbage collection has come.
 ///
-/// All keys with a version before `next` have, of their versions up to `upto`, no more than the newest
-/// one; and that only if it is live or a tombstone at `upto` itself.
+/// All keys with a version before `next` have, of their versions below `upto`, no more than the newest
+/// one; and that only if it is live and nothing at `upto` follows it.
 #[derive(Default)]
 pub(super) struct Collected {
     upto: Revision,
@@ -34,13 +34,13 @@ impl Store {
     /// less, and says whether there is more to do.
     ///
     /// It goes up to `upto`, but not above the last compaction. Of each key's versions up to there it
-    /// keeps the newest, unless that is a tombstone; a tombstone at exactly that revision is kept too,
-    /// as in etcd, because a watch may begin there. Only versions written since the last collection
-    /// are looked at, not all keys.
+    /// keeps the newest, unless that is a tombstone; what exactly that revision wrote is kept too,
+    /// tombstones as well, because a watch may begin there. Only versions written since the last
+    /// collection are looked at, not all keys.
     pub fn collect(&mut self, upto: Revision, budget: usize) -> bool {
         let upto = upto.min(self.compacted);
         if upto > self.collected.upto {
-            // Tombstones at the old bound stayed: they are garbage now.
+            // What the old bound wrote stayed whole: some of it is garbage now.
             self.collected.next = self.collected.next.min((self.collected.upto, 0));
             self.collected.upto = upto;
         }
@@ -93,12 +93,16 @@ impl Store {
     pub(super) fn prune(&mut self, slot: SlotId, most: usize) -> (usize, bool) {
         let upto = self.collected.upto;
         let versions = &self.slots.get(slot).versions;
-        let below = versions.before((upto.next(), 0));
-        let Some(newest) = below.checked_sub(1).and_then(|at| versions.get(at)) else {
-            return (0, true);
+        let older = versions.before((upto, 0));
+        // What the revision itself wrote stays whole: a watcher may begin there, and a transaction may
+        // have deleted a key and put it again.
+        let superseded = versions.before((upto.next(), 0)) > older;
+        let newest = older.checked_sub(1).and_then(|at| versions.get(at));
+        let garbage = match newest {
+            None => return (0, true),
+            Some(newest) if newest.is_live() && !superseded => older - 1,
+            Some(_) => older,
         };
-        let kept = newest.is_live() || newest.modified() == upto;
-        let garbage = if kept { below - 1 } else { below };
         let removed = garbage.min(most);
         for _ in 0..removed {
             let version = self.pop_oldest(slot);
