@@ -303,7 +303,7 @@ impl Hub {
         stream.watchers.insert(watch_id, index);
         let created = pb::WatchResponse { watch_id, created: true, ..pb::WatchResponse::default() };
         self.send_control(stream_id, now.watermark, &created, out);
-        self.compacted = self.compacted.max(now.compacted);
+        self.hear_compaction(now.compacted, out);
         if next > now.watermark {
             self.register(index, false, out);
         } else {

@@ -14,16 +14,18 @@ const HELD_BYTES_MAX: usize = 1 << 20;
 
 impl Hub {
     /// Answers [`Action::History`]: all events from the revision asked for through `through`, in
-    /// position order. `through` is not above the published watermark.
+    /// position order. `through` is not above the published watermark. Shards that were not cut
+    /// short may have told more: what is above `through` is not complete and will be read again.
     pub fn history(
         &mut self,
         watcher: WatcherId,
-        events: Vec<Event>,
+        mut events: Vec<Event>,
         through: Revision,
         out: &mut Vec<Action>,
     ) {
         self.reads.remove(&watcher.number);
         if let Some(index) = self.watchers.find(watcher.number) {
+            events.retain(|event| event.revision <= through);
             self.send_events(index, &events, through.max(self.w), out);
             let entry = self.watchers.at(index);
             entry.next = entry.next.max(through.next());
@@ -76,7 +78,7 @@ impl Hub {
     /// knows.
     pub fn compacted(&mut self, watcher: WatcherId, compacted: Revision, out: &mut Vec<Action>) {
         self.reads.remove(&watcher.number);
-        self.compacted = self.compacted.max(compacted);
+        self.hear_compaction(compacted, out);
         let index = self.watchers.find(watcher.number);
         let phase = index.map(|index| &self.watchers.at(index).phase);
         if !matches!(phase, Some(Phase::Reading { .. })) {
@@ -94,8 +96,12 @@ impl Hub {
         self.start_reads(out);
     }
 
-    /// This core has heard of a compaction: those that knew of it sooner go on.
-    pub(super) fn compaction_heard(&mut self, out: &mut Vec<Action>) {
+    /// This core may have heard of a compaction: those whose shards knew of it sooner go on.
+    pub(super) fn hear_compaction(&mut self, compacted: Revision, out: &mut Vec<Action>) {
+        if compacted <= self.compacted {
+            return;
+        }
+        self.compacted = compacted;
         for number in std::mem::take(&mut self.awaiting_compaction) {
             if let Some(index) = self.watchers.find(number) {
                 self.queue(index, out);

@@ -27,8 +27,7 @@ struct Before<'a> {
 }
 
 impl Hub {
-    /// Events from shards. A shard's come in the order of their revisions; those of different
-    /// shards in any order.
+    /// Events from shards, in any order.
     pub fn matched(&mut self, events: Vec<Matched>) {
         for Matched { event, watchers } in events {
             self.add_pending(event, &watchers);
@@ -49,10 +48,7 @@ impl Hub {
     /// Everything up to `now.watermark` is here: releases it, and says who has seen everything.
     pub fn advance(&mut self, now: Now, out: &mut Vec<Action>) {
         self.w = self.w.max(now.watermark);
-        if now.compacted > self.compacted {
-            self.compacted = now.compacted;
-            self.compaction_heard(out);
-        }
+        self.hear_compaction(now.compacted, out);
         if self.pending.first_key_value().is_some_and(|(at, _)| at.0 <= self.w) {
             self.release(out);
         }
