@@ -12,7 +12,7 @@
 //! - No frame says so: what is missing was never reported durable, as far as anyone can know. With
 //!   two writes in flight the later one may be whole; it is dropped with the earlier.
 //!
-//! **Why a dropped tail stays dropped.** [`Found::voids`] lists every block behind the end that
+//! **Why a dropped tail stays dropped.** `Found::voids` lists every block behind the end that
 //! holds anything with the mark of its segment. The log overwrites them with zeros, durably, before
 //! it accepts a record, and goes on at the next block. A power cut in between leaves a subset of
 //! the same blocks, none of which continues the chain, so the next recovery decides alike. The rest

@@ -2,7 +2,7 @@
 //! chores, but nothing of what is in a group.
 //!
 //! Group writes carry `RWF_DSYNC`, so a completion means that the bytes are on the medium; zero
-//! filling does without, with one fsync at its end. Chores (see [`chore`]) run one after the other
+//! filling does without, with one fsync at its end. Chores (see `chore.rs`) run one after the other
 //! and one operation at a time beside the group writes.
 //!
 //! **A killed process may still write.** Requests that were in flight when a process died can reach
