@@ -226,7 +226,11 @@ pub(super) fn client<T>(house: &House, work: impl AsyncFnOnce(Client) -> T) -> T
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async move {
         let stream = tokio::net::TcpStream::connect(address).await.expect("the front listens");
-        let (client, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        // A stream that is not read must not use up the window of the connection: that would stop
+        // the others by HTTP/2's own rules.
+        let mut settings = h2::client::Builder::new();
+        settings.initial_window_size(32 << 10).initial_connection_window_size(4 << 20);
+        let (client, connection) = settings.handshake(stream).await.expect("HTTP/2");
         tokio::spawn(async move {
             // It ends in its own way in each test.
             let _ = connection.await;
