@@ -39,7 +39,6 @@ enum Work {
         /// As it came, to be sent on when keys have moved.
         request: Request,
         txn: pb::TxnRequest,
-        footprint: Arc<Footprint>,
     },
     /// The end of a lease.
     Revoke {
@@ -73,7 +72,7 @@ impl Engine {
             // Ranges have moved since: another lane logs it now.
             return fx.mesh.push((core, Message::Across { origin, request }));
         }
-        let work = Work::Txn { origin, request, txn, footprint };
+        let work = Work::Txn { origin, request, txn };
         self.begin_op(work, steps, fx);
     }
 

@@ -244,7 +244,7 @@ fn each(
     for (index, data) in entries {
         let mut batch = Batch::new(data.clone());
         let malformed = |source| RecoverError::Entry { lane: lane.0, index: *index, source };
-        while let Some(record) = batch.next().map_err(malformed)? {
+        while let Some(record) = batch.record().map_err(malformed)? {
             visit(*index, record);
         }
     }
@@ -267,7 +267,7 @@ impl Cursor<'_> {
                 self.batch = Some((*index, Batch::new(data.clone())));
                 continue;
             };
-            let Some(record) = batch.next().expect("read before") else {
+            let Some(record) = batch.record().expect("read before") else {
                 self.batch = None;
                 continue;
             };

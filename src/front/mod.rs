@@ -39,8 +39,8 @@ use crate::api::status::{Code, Status};
 use crate::api::stream::{Requests, Responses};
 use crate::api::{Api, Caller};
 
-pub use listen::{Acceptor, Incoming, bind};
 pub use crate::api::pages::Page;
+pub use listen::{Acceptor, Incoming, bind};
 
 /// What a connection and a core may cost.
 #[derive(Clone, Debug)]

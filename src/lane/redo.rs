@@ -287,7 +287,7 @@ impl Batch {
     ///
     /// # Errors
     /// [`Malformed`] where the bytes make no sense.
-    pub fn next(&mut self) -> Result<Option<Record>, Malformed> {
+    pub fn record(&mut self) -> Result<Option<Record>, Malformed> {
         if self.at == self.bytes.len() {
             return Ok(None);
         }

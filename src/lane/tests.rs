@@ -98,9 +98,9 @@ fn a_batch_reads_back_as_it_was_written() {
     records.iter().for_each(|record| redo::encode(&mut bytes, record));
     let mut batch = Batch::new(bytes.into());
     for record in records {
-        assert_eq!(batch.next(), Ok(Some(record)));
+        assert_eq!(batch.record(), Ok(Some(record)));
     }
-    assert_eq!(batch.next(), Ok(None));
+    assert_eq!(batch.record(), Ok(None));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_cut_batch_is_malformed_and_never_a_panic() {
         redo::encode(&mut bytes, &record);
         for cut in 1..bytes.len() {
             let mut batch = Batch::new(bytes[..cut].to_vec().into());
-            assert!(batch.next().is_err(), "{record:?} cut at {cut}");
+            assert!(batch.record().is_err(), "{record:?} cut at {cut}");
         }
     }
 }

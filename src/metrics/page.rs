@@ -202,7 +202,8 @@ impl Page<'_> {
                 }
             }
         }
-        let families: [(&str, &str, fn(&Calls) -> &Number); 3] = [
+        type Family = (&'static str, &'static str, fn(&Calls) -> &Number);
+        let families: [Family; 3] = [
             ("grpc_server_msg_received_total", "Messages received.", |calls| &calls.received),
             ("grpc_server_msg_sent_total", "Messages sent.", |calls| &calls.sent),
             ("grpc_server_started_total", "Calls that began.", |calls| &calls.started),

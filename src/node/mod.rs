@@ -203,7 +203,10 @@ fn supervise(
                 patience = Patience::Last(Instant::now() + REST);
                 shared.shutdown.force();
             }
-            Ok(Event::Ended(_, Ok(()))) => running -= 1,
+            Ok(Event::Ended(core, Ok(()))) => {
+                tracing::debug!(core = core.0, "a core came to rest");
+                running -= 1;
+            }
             Ok(Event::Ended(_, Err(failure))) => return Err(failure),
             Err(RecvTimeoutError::Timeout) if matches!(patience, Patience::Last(_)) => {
                 let source = std::io::ErrorKind::TimedOut.into();

@@ -32,6 +32,7 @@ impl<V> Default for Intervals<V> {
 }
 
 impl<V: Default> Intervals<V> {
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.root == NONE
     }

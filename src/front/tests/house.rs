@@ -84,7 +84,7 @@ impl Calls for Echo {
 
     async fn page(self: Rc<Self>, path: String, query: String) -> Option<Page> {
         let page = |status, body: String| {
-            Some(Page { status, content_type: "text/plain; charset=utf-8", body: body.into() })
+            Some(Page { status, content_type: "text/plain; charset=utf-8", body })
         };
         match path.as_str() {
             "/health" => page(503, format!("{{\"health\":\"false\",\"reason\":\"{query}\"}}")),

@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
@@ -399,8 +399,8 @@ impl Drop for DirectDisk {
                 continue;
             }
             // The kernel may still read this memory. Losing it is harmless, freeing it is not.
-            mem::forget(mem::take(&mut self.writes));
-            mem::forget(self.running.take());
+            let _writes = ManuallyDrop::new(mem::take(&mut self.writes));
+            let _running = ManuallyDrop::new(self.running.take());
             return;
         }
     }
