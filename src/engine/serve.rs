@@ -31,6 +31,10 @@ impl Engine {
         if self.stopping {
             return fx.answers.push((id, Err(Error::Stopped)));
         }
+        if matches!(request, Request::Status) {
+            // How a member is can be asked at any time.
+            return self.begin_status(id, fx);
+        }
         if !self.serving {
             return fx.answers.push((id, Err(Error::NoLeader)));
         }
@@ -49,7 +53,6 @@ impl Engine {
                 self.send(core, Message::Across { origin, request }, fx);
             }
             Way::Keeper => self.send(CoreId(0), Message::Command { id, request }, fx),
-            Way::Here if matches!(request, Request::Status) => self.begin_status(id, fx),
             Way::Here => {
                 let revision = self.order.watermark();
                 fx.answers.push((id, Ok(Answer { revision, reply: Reply::Done })));
