@@ -310,33 +310,38 @@ func TestWatchFragments(t *testing.T) {
 	for i := range count {
 		put(t, fmt.Sprintf("%s%02d", at, i), value)
 	}
+	// One revision, larger than a message may be once it tells what was before.
+	must(kv.DeleteRange(soon(t), &pb.DeleteRangeRequest{Key: []byte(at), RangeEnd: end(at)}))(t)
+	ask := &pb.WatchCreateRequest{Key: []byte(at), RangeEnd: end(at), StartRevision: base + count + 1, PrevKv: true}
 	whole := watch(t)
-	whole.create(&pb.WatchCreateRequest{Key: []byte(at), RangeEnd: end(at), StartRevision: base + 1})
-	equal(t, "without fragments", len(whole.events(count)), count)
+	whole.create(ask)
+	equal(t, "without fragments a revision is one response", len(whole.next().Events), count)
+	ask.Fragment, ask.StartRevision = true, base+1
 	w := watch(t)
-	w.create(&pb.WatchCreateRequest{Key: []byte(at), RangeEnd: end(at), StartRevision: base + 1, Fragment: true})
+	w.create(ask)
 	seen, fragments := 0, 0
-	for seen < count {
+	for seen < 2*count {
 		response := w.next()
 		if size := proto.Size(response); size > 2<<20 {
 			t.Fatalf("a fragment of %d bytes", size)
 		}
-		if response.Fragment {
-			fragments++
-		}
 		for _, event := range response.Events {
-			equal(t, "key", string(event.Kv.Key), fmt.Sprintf("%s%02d", at, seen))
+			equal(t, "key", string(event.Kv.Key), fmt.Sprintf("%s%02d", at, seen%count))
+			equal(t, "deleted", event.Type == mvccpb.Event_DELETE, seen >= count)
 			seen++
 		}
-		if seen == count {
+		if response.Fragment && seen > count {
+			fragments++
+		}
+		if seen == 2*count {
 			equal(t, "the last is no fragment", response.Fragment, false)
 		}
 	}
 	if fragments == 0 {
-		t.Fatal("nothing was fragmented")
+		t.Fatal("a revision of 3.6 MB was not fragmented")
 	}
 	// The stock client puts them together.
-	for response := range client.Watch(soon(t), at, clientv3.WithPrefix(), clientv3.WithRev(base+1), clientv3.WithFragment()) {
+	for response := range client.Watch(soon(t), at, clientv3.WithPrefix(), clientv3.WithRev(base+count+1), clientv3.WithFragment(), clientv3.WithPrevKV()) {
 		equal(t, "joined", len(response.Events), count)
 		break
 	}
