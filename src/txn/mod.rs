@@ -242,7 +242,8 @@ fn row_holds(compare: &pb::Compare, row: Option<&Row<'_>>) -> bool {
         CompareTarget::Value => match (row, union) {
             (None, _) => return false,
             (Some(row), Some(TargetUnion::Value(value))) => row.value.cmp(value.as_ref()),
-            (Some(_), _) => Ordering::Equal,
+            // A value that was not given is an empty one, as a number that was not given is 0.
+            (Some(row), _) => row.value.cmp(&[]),
         },
         CompareTarget::Version => number(
             |row| row.version,

@@ -73,6 +73,20 @@ fn an_absent_key_has_zero_numbers_and_no_value() {
 }
 
 #[test]
+fn what_a_compare_does_not_give_is_zero_or_empty() {
+    let state = state(&[("a", "1"), ("empty", "")]);
+    let bare = |key: &str, result| {
+        let value = TargetUnion::Value(Bytes::new());
+        let given = compare(key, CompareTarget::Value, result, value);
+        holds(&state, &pb::Compare { target_union: None, ..given })
+    };
+    assert!(!bare("a", CompareResult::Equal));
+    assert!(bare("a", CompareResult::Greater));
+    assert!(bare("empty", CompareResult::Equal));
+    assert!(!bare("absent", CompareResult::Equal));
+}
+
+#[test]
 fn a_range_compare_holds_only_if_it_holds_for_every_key() {
     let state = state(&[("a", "1"), ("b", "2")]);
     let mut all =

@@ -165,8 +165,6 @@ func TestRangeStreamEqualsRange(t *testing.T) {
 		"keys only": func(r *pb.RangeRequest) { r.KeysOnly = true },
 		"then":      func(r *pb.RangeRequest) { r.Revision = base + 3 },
 		"ascending": func(r *pb.RangeRequest) { r.SortOrder = pb.RangeRequest_ASCEND },
-		// A target without an order passes the check for custom orders.
-		"by value, no order": func(r *pb.RangeRequest) { r.SortTarget = pb.RangeRequest_VALUE },
 	} {
 		t.Run(name, func(t *testing.T) {
 			request := &pb.RangeRequest{Key: []byte(at), RangeEnd: end(at)}
