@@ -18,7 +18,7 @@ pub(super) const FRAME_HEAD_BYTES: usize = 5;
 /// A piece of a body: a frame's head and its message side by side, so that the message need not be
 /// copied to stand behind the head.
 #[derive(Debug)]
-pub(super) struct Chunk {
+pub struct Chunk {
     head: [u8; FRAME_HEAD_BYTES],
     /// Bytes of the head that were consumed.
     at: u8,
@@ -27,7 +27,8 @@ pub(super) struct Chunk {
 
 impl Chunk {
     /// A message in its frame.
-    pub(super) fn framed(message: Bytes) -> Chunk {
+    #[must_use]
+    pub fn framed(message: Bytes) -> Chunk {
         Chunk { head: frame_head(message.len()), at: 0, rest: message }
     }
 

@@ -9,6 +9,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method as Verb, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 
+pub use super::body::Chunk;
 use super::body::{Body, FRAME_HEAD_BYTES};
 use super::budget::{Budget, Held};
 use super::relay::{Frames, Relay};

@@ -35,6 +35,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cored_proto::{METHODS, Method};
 
+use crate::api::pages::Page;
 use crate::api::status::{Code, Status};
 use crate::api::stream::{Requests, Responses};
 use crate::api::{Api, Caller};

@@ -14,9 +14,10 @@ use cored_proto::Method;
 use http::{HeaderMap, Request};
 
 use crate::api::Caller;
+use crate::api::pages::Page;
 use crate::api::status::{Code, Status};
 use crate::api::stream::{Requests, Responses};
-use crate::front::{Acceptor, Calls, Config, Limits, Page, Told, bind, serve};
+use crate::front::{Acceptor, Calls, Config, Limits, Told, bind, serve};
 
 /// What the service was asked and what became of it.
 pub(super) type Heard = Arc<Mutex<Vec<String>>>;
