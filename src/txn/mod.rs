@@ -325,16 +325,17 @@ fn check_puts(
     Ok(())
 }
 
-/// Whether a read at `revision` (0: newest) is possible.
+/// Whether a read inside a transaction at `revision` (0: newest) is possible. A negative revision
+/// is a compacted one here, as in etcd, though for a range by itself it means the newest.
 ///
 /// # Errors
 /// [`Refusal::FutureRevision`], [`Refusal::Compacted`].
 pub fn check_revision(state: &impl State, revision: i64) -> Result<(), Refusal> {
-    if revision <= 0 {
+    if revision == 0 {
         Ok(())
     } else if Revision(revision) > state.current() {
         Err(Refusal::FutureRevision)
-    } else if Revision(revision) < state.compacted() {
+    } else if revision < 0 || Revision(revision) < state.compacted() {
         Err(Refusal::Compacted)
     } else {
         Ok(())

@@ -153,6 +153,31 @@ fn a_refused_operation_stops_the_whole_transaction_before_it_begins() {
     assert!(state.writes.is_empty());
 }
 
+#[test]
+fn a_comparison_without_its_operand_compares_with_zero_or_nothing() {
+    let state = state(&[("a", "1")]);
+    let value = |result| pb::Compare {
+        result: result as i32,
+        target: CompareTarget::Value as i32,
+        key: "a".into(),
+        ..Default::default()
+    };
+    assert!(holds(&state, &value(CompareResult::Greater)));
+    assert!(!holds(&state, &value(CompareResult::Equal)));
+}
+
+#[test]
+fn a_negative_revision_is_a_compacted_one_inside_a_transaction() {
+    let mut state = state(&[("a", "1")]);
+    let past = op(Request::RequestRange(pb::RangeRequest {
+        key: "a".into(),
+        revision: -1,
+        ..Default::default()
+    }));
+    let txn = pb::TxnRequest { success: vec![past], ..Default::default() };
+    assert_eq!(run(&mut state, &txn).map(|_| ()), Err(Refusal::Compacted));
+}
+
 /// The transaction that makes etcd 3.7.3 panic at once and at every restart.
 #[test]
 fn keeping_the_value_of_a_key_deleted_from_key_on_is_key_not_found() {
