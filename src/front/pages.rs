@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS as NOSNIFF};
 use http::{Method as Verb, Request, Response, StatusCode};
 
 use super::body::Body;
@@ -17,8 +17,11 @@ const JSON: &str = "application/json; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
 
 /// Answers a request for a plain page.
-pub(super) async fn answer<C: Calls, B>(front: &Front<C>, request: &Request<B>) -> Response<Body> {
-    let path = request.uri().path();
+pub(super) async fn answer<C: Calls, B>(
+    front: &Front<C>,
+    path: &str,
+    request: &Request<B>,
+) -> Response<Body> {
     let page = match path {
         // Prometheus's handler takes any method.
         "/metrics" => {
@@ -44,6 +47,10 @@ pub(super) async fn answer<C: Calls, B>(front: &Front<C>, request: &Request<B>) 
             *response.status_mut() = StatusCode::from_u16(page.status).unwrap_or_default();
             let content_type = HeaderValue::from_static(page.content_type);
             response.headers_mut().insert(CONTENT_TYPE, content_type);
+            if !(path.starts_with("/livez") || path.starts_with("/readyz")) {
+                // etcd says this of its errors and of these two pages only.
+                response.headers_mut().remove(NOSNIFF);
+            }
             response
         }
     }
@@ -59,9 +66,6 @@ pub(super) fn text(status: StatusCode, body: impl Into<Cow<'static, str>>) -> Re
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(TEXT));
-    headers.insert(
-        HeaderName::from_static("x-content-type-options"),
-        HeaderValue::from_static("nosniff"),
-    );
+    headers.insert(NOSNIFF, HeaderValue::from_static("nosniff"));
     response
 }
