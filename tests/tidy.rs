@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 700;
 
 /// Files that may be longer, each with its reason.
-const LONG: &[(&str, &str)] =
-    &[("src/watch/hub/tests/model.rs", "the model of the hub, its shards and its clients, is one thing")];
+const LONG: &[(&str, &str)] = &[(
+    "src/watch/hub/tests/model.rs",
+    "the model of the hub, its shards and its clients, is one thing",
+)];
 
 /// The rooms of `src/`, bottom to top. A room names only rooms of lower layers and of its own.
 const LAYERS: &[&[&str]] = &[

@@ -35,12 +35,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use cored_proto::{METHODS, Method};
 
-use crate::api::pages::Page;
+pub use crate::api::pages::Page;
 use crate::api::status::{Code, Status};
 use crate::api::stream::{Requests, Responses};
 use crate::api::{Api, Caller};
 
-pub use crate::api::pages::Page;
 pub use listen::{Acceptor, Incoming, bind};
 
 /// What a connection and a core may cost.

@@ -233,7 +233,6 @@ fn holds(state: &impl State, compare: &pb::Compare) -> bool {
 }
 
 fn row_holds(compare: &pb::Compare, row: Option<&Row<'_>>) -> bool {
-    use std::cmp::Ordering;
     let union = compare.target_union.as_ref();
     let number = |mine: fn(&Row<'_>) -> i64, theirs: Option<i64>| {
         row.map_or(0, mine).cmp(&theirs.unwrap_or(0))
