@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
+use super::grpc;
 use super::relay::Relay;
 
 /// Bytes of a gRPC frame before its message: one of flags, four of length.
@@ -94,7 +95,7 @@ impl HttpBody for Body {
             Body::Message(message) => (Frame::data(Chunk::framed(message)), Body::Trailers),
             Body::Trailers => {
                 let mut trailers = HeaderMap::with_capacity(1);
-                trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+                grpc::status_headers(None, &mut trailers);
                 (Frame::trailers(trailers), Body::Nothing)
             }
         };

@@ -90,11 +90,11 @@ impl Relay {
                 Poll::Ready(First::Message)
             }
             Poll::Ready(Some(Err(status))) => {
-                self.call.code = status.code;
+                self.call.ends(status.code);
                 Poll::Ready(First::Failed(status))
             }
             Poll::Ready(None) => {
-                self.call.code = Code::Ok;
+                self.call.ends(Code::Ok);
                 Poll::Ready(First::Nothing)
             }
         }
@@ -180,7 +180,7 @@ impl Relay {
     }
 
     fn end(&mut self, status: Option<&Status>, out: &mut BytesMut) {
-        self.call.code = status.map_or(Code::Ok, |status| status.code);
+        self.call.ends(status.map_or(Code::Ok, |status| status.code));
         self.trailers = self.writing.end(status, out);
         self.ended = true;
         self.handler = None;

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::future::{Future, ready};
+use std::pin::Pin;
 use std::rc::Rc;
 
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
@@ -12,26 +14,30 @@ use hyper::body::Incoming;
 use super::body::Body;
 use super::{Calls, Front, grpc, json, pages};
 
+/// An answer on its way. In a box at once: hyper moves the future of a request several times before
+/// it runs, and a small one costs less to move than a box to make.
+pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
+
 /// Answers a request, whatever it is.
-pub(super) async fn answer<C: Calls>(
-    front: Rc<Front<C>>,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+pub(super) fn answer<C: Calls>(front: Rc<Front<C>>, request: Request<Incoming>) -> Answer {
     if request.version() != Version::HTTP_2 {
-        return Ok(Box::pin(plain(front, request)).await);
+        return Box::pin(plain(front, request));
     }
     let content_type = request.headers().get(CONTENT_TYPE);
     if content_type.is_some_and(|value| grpc::is_grpc(value.as_bytes())) {
-        return Ok(grpc::call(front, request).await);
+        return grpc::call(&front, request);
     }
     if front.methods.contains_key(request.uri().path()) {
-        return Ok(grpc::wrong_content_type(request.headers()));
+        return Box::pin(ready(Ok(grpc::wrong_content_type(request.headers()))));
     }
-    Ok(Box::pin(plain(front, request)).await)
+    Box::pin(plain(front, request))
 }
 
 /// Everything but gRPC, over either version of HTTP.
-async fn plain<C: Calls>(front: Rc<Front<C>>, request: Request<Incoming>) -> Response<Body> {
+async fn plain<C: Calls>(
+    front: Rc<Front<C>>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     let path = decoded(request.uri().path()).into_owned();
     let mut response = if request.method() == Verb::OPTIONS {
         Response::new(Body::Nothing)
@@ -47,7 +53,7 @@ async fn plain<C: Calls>(front: Rc<Front<C>>, request: Request<Incoming>) -> Res
         pages::answer(&front, &path, &request).await
     };
     cors(response.headers_mut());
-    response
+    Ok(response)
 }
 
 /// What browsers need to be allowed to use the answer: all origins, as etcd's `--cors=*`.

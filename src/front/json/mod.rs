@@ -86,7 +86,7 @@ where
             None => Bytes::new(),
         };
         call.message_received();
-        let caller = grpc::caller(request.headers(), true);
+        let (caller, _) = grpc::metadata(request.headers(), true);
         let method = &METHODS[call.method];
         let answer = Rc::clone(&front.calls).unary(method, caller, message).await?;
         let mut json = BytesMut::with_capacity(2 * answer.len() + 256);
@@ -95,12 +95,12 @@ where
     };
     match result.await {
         Ok(json) => {
-            call.code = Code::Ok;
+            call.ends(Code::Ok);
             call.message_sent();
             succeeded(Body::Whole(json))
         }
         Err(status) => {
-            call.code = status.code;
+            call.ends(status.code);
             failed(&status)
         }
     }
@@ -120,7 +120,7 @@ where
     let method = &METHODS[call.method];
     let (responses, answers) = stream::pair();
     let (sender, requests) = stream::pair();
-    let caller = grpc::caller(request.headers(), true);
+    let (caller, _) = grpc::metadata(request.headers(), true);
     let handler = Rc::clone(&front.calls).stream(method, caller, requests, responses);
     let pump = pump(values, input, sender);
     let lines = Box::new(Lines(output));
