@@ -30,7 +30,7 @@ mod tests;
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cored_proto::{METHODS, Method};
@@ -87,6 +87,8 @@ impl Default for Limits {
 pub enum Told {
     Started { method: usize },
     Handled { method: usize, code: Code },
+    /// How long a call took; only if [`Config::times`] asks for it.
+    Took { method: usize, took: Duration },
     MessageReceived { method: usize },
     MessageSent { method: usize },
     BytesReceived { count: usize },
@@ -103,6 +105,8 @@ pub struct Config {
     pub vars: Box<dyn Fn() -> String>,
     /// Listens to what happens.
     pub told: Rc<dyn Fn(Told)>,
+    /// Whether calls are timed.
+    pub times: bool,
 }
 
 /// Who answers calls: the API of a core; in this room's tests something simpler.
@@ -226,12 +230,15 @@ struct Call {
     told: Rc<dyn Fn(Told)>,
     method: usize,
     code: Code,
+    /// When it began, if calls are timed.
+    began: Option<Instant>,
 }
 
 impl Call {
-    fn begin(told: &Rc<dyn Fn(Told)>, method: usize) -> Call {
-        told(Told::Started { method });
-        Call { told: Rc::clone(told), method, code: Code::Canceled }
+    fn begin(config: &Config, method: usize) -> Call {
+        (config.told)(Told::Started { method });
+        let began = config.times.then(Instant::now);
+        Call { told: Rc::clone(&config.told), method, code: Code::Canceled, began }
     }
 
     /// Says with which code it ends. A method and no bare field: a block that owns a call would
@@ -251,7 +258,11 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        (self.told)(Told::Handled { method: self.method, code: self.code });
+        let method = self.method;
+        (self.told)(Told::Handled { method, code: self.code });
+        if let Some(began) = self.began {
+            (self.told)(Told::Took { method, took: began.elapsed() });
+        }
     }
 }
 

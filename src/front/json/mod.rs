@@ -55,7 +55,7 @@ where
         return failed(&Status::fixed(Code::Unimplemented, "Method Not Allowed"));
     }
     let method = &METHODS[index];
-    let call = Call::begin(&front.config.told, index);
+    let call = Call::begin(&front.config, index);
     let input = shape::find(method.input).expect("messages of the API have shapes");
     let output = shape::find(method.output).expect("messages of the API have shapes");
     let values = Values::new(body, front);

@@ -129,6 +129,7 @@ impl House {
                     metrics: Box::new(|| "up 1\n".into()),
                     vars: Box::new(|| "{}\n".into()),
                     told: Rc::new(move |told| of_config.lock().expect("whole").push(told)),
+                    times: false,
                 };
                 serve(config, incoming, Rc::new(Echo { heard: of_echo })).await;
             });
