@@ -124,7 +124,7 @@ fn command() -> Command {
             _ => arg.num_args(1),
         }
     });
-    let rest = Arg::new("rest").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true);
+    let rest = Arg::new("rest").num_args(0..).last(true);
     Command::new("cored")
         .no_binary_name(true)
         .disable_help_flag(true)
@@ -143,7 +143,9 @@ fn as_clap_reads(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
     while let Some(argument) = arguments.next() {
         let name = argument.strip_prefix("--").or(argument.strip_prefix('-'));
         let Some(name) = name.filter(|name| !name.is_empty()) else {
-            read.push(argument);
+            // For clap the rest begins behind two dashes; in Go these end the flags as well.
+            read.push("--".to_owned());
+            read.extend(Some(argument).filter(|argument| argument != "--"));
             break;
         };
         read.push(format!("--{name}"));

@@ -1,11 +1,13 @@
 //! gRPC over HTTP/2: which method, its metadata, messages in their frames, the status at the end.
 //! Texts and codes are those of grpc-go, which etcd uses. It knows no service.
 
+use std::convert::Infallible;
+use std::future::ready;
 use std::rc::Rc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use cored_proto::{Kind, METHODS};
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method as Verb, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 
@@ -13,12 +15,17 @@ pub use super::body::Chunk;
 use super::body::{Body, FRAME_HEAD_BYTES};
 use super::budget::{Budget, Held};
 use super::relay::{Frames, Relay};
+use super::route::Answer;
 use super::{Call, Calls, Front};
 use crate::api::Caller;
 use crate::api::status::{Code, Status};
 use crate::api::stream::{self, Responses};
 
 const GRPC: &str = "application/grpc";
+
+/// Names that are made once: the clone of one costs nothing, a look-up by text an allocation.
+static STATUS: HeaderName = HeaderName::from_static("grpc-status");
+static MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Whether a content type says gRPC: the plain type, or one with a subtype or parameters.
 pub(super) fn is_grpc(content_type: &[u8]) -> bool {
@@ -28,66 +35,82 @@ pub(super) fn is_grpc(content_type: &[u8]) -> bool {
     }
 }
 
-/// Serves a call.
-pub(super) async fn call<C, B>(front: Rc<Front<C>>, request: Request<B>) -> Response<Body>
+/// Serves a call. What can be decided at once is, so that the future of the usual call holds little
+/// and moves cheaply.
+pub(super) fn call<C, B>(front: &Rc<Front<C>>, request: Request<B>) -> Answer
 where
     C: Calls,
     B: HttpBody<Data = Bytes> + Unpin + 'static,
 {
+    let at_once = |response| -> Answer { Box::pin(ready(Ok(response))) };
     if request.method() != Verb::POST {
         let text = format!(
             "Received a HEADERS frame with :method \"{}\" which should be POST",
             request.method()
         );
         let status = Status { code: Code::Internal, message: text.into() };
-        return refused(StatusCode::METHOD_NOT_ALLOWED, &status);
+        return at_once(refused(StatusCode::METHOD_NOT_ALLOWED, &status));
     }
-    let (parts, body) = request.into_parts();
-    let subtype = subtype(&parts.headers);
-    let Some(&index) = front.methods.get(parts.uri.path()) else {
-        return failed(&unknown(parts.uri.path()), subtype);
+    let headers = request.headers();
+    let subtype = subtype(headers);
+    let Some(&index) = front.methods.get(request.uri().path()) else {
+        return at_once(failed(&unknown(request.uri().path()), subtype));
     };
-    let method = &METHODS[index];
-    if let Some(encoding) = parts.headers.get("grpc-encoding")
-        && encoding != "identity"
-    {
-        let text = format!(
-            "grpc: Decompressor is not installed for grpc-encoding {:?}",
-            String::from_utf8_lossy(encoding.as_bytes())
-        );
-        return failed(&Status { code: Code::Unimplemented, message: text.into() }, subtype);
+    let (caller, encoding) = metadata(headers, false);
+    if let Some(encoding) = encoding {
+        let text = format!("grpc: Decompressor is not installed for grpc-encoding {encoding:?}");
+        let status = Status { code: Code::Unimplemented, message: text.into() };
+        return at_once(failed(&status, subtype));
     }
-    let caller = caller(&parts.headers, false);
-    let mut call = Call::begin(&front.config, index);
-    let mut messages = Messages::new(body, front.config.limits.message_bytes_max, &front.partial);
-    if method.kind != Kind::Unary {
-        let (responses, output) = stream::pair();
-        let (input, requests) = stream::pair();
-        let handler = Rc::clone(&front.calls).stream(method, caller, requests, responses);
-        let pump = pump(messages, input);
-        let relay = Relay::new(call, Box::pin(handler), Box::pin(pump), output, Box::new(Frames));
-        return opened(Body::Stream(Box::new(relay)), subtype);
+    let call = Call::begin(&front.config, index);
+    let bytes_max = front.config.limits.message_bytes_max;
+    let messages = Messages::new(request.into_body(), bytes_max, &front.partial);
+    let calls = Rc::clone(&front.calls);
+    if METHODS[index].kind == Kind::Unary {
+        return Box::pin(unary(calls, call, caller, messages, subtype));
     }
-    let result = match messages.next().await {
-        Ok(Some(message)) => {
-            call.message_received();
-            Rc::clone(&front.calls).unary(method, caller, message).await
-        }
-        Ok(None) => Err(Status::fixed(Code::Unknown, "EOF")),
-        Err(status) => Err(status),
-    };
-    // The body is held until here: dropped before its end it would reset the stream.
-    drop(messages);
-    match result {
-        Ok(message) => {
-            call.code = Code::Ok;
-            call.message_sent();
-            opened(Body::Message(message), subtype)
-        }
-        Err(status) => {
-            call.code = status.code;
-            failed(&status, subtype)
-        }
+    let (responses, output) = stream::pair();
+    let (input, requests) = stream::pair();
+    let handler = calls.stream(&METHODS[index], caller, requests, responses);
+    let pump = pump(messages, input);
+    let relay = Relay::new(call, Box::pin(handler), Box::pin(pump), output, Box::new(Frames));
+    at_once(opened(Body::Stream(Box::new(relay)), subtype))
+}
+
+#[allow(clippy::manual_async_fn, reason = "an `async fn` would hold each argument twice")]
+fn unary<C, B>(
+    calls: Rc<C>,
+    mut call: Call,
+    caller: Caller,
+    mut messages: Messages<B>,
+    subtype: Option<HeaderValue>,
+) -> impl Future<Output = Result<Response<Body>, Infallible>>
+where
+    C: Calls,
+    B: HttpBody<Data = Bytes> + Unpin + 'static,
+{
+    async move {
+        let result = match messages.next().await {
+            Ok(Some(message)) => {
+                call.message_received();
+                calls.unary(&METHODS[call.method], caller, message).await
+            }
+            Ok(None) => Err(Status::fixed(Code::Unknown, "EOF")),
+            Err(status) => Err(status),
+        };
+        // The body is held until here: dropped before its end it would reset the stream.
+        drop(messages);
+        Ok(match result {
+            Ok(message) => {
+                call.ends(Code::Ok);
+                call.message_sent();
+                opened(Body::Message(message), subtype)
+            }
+            Err(status) => {
+                call.ends(status.code);
+                failed(&status, subtype)
+            }
+        })
     }
 }
 
@@ -108,16 +131,33 @@ where
     }
 }
 
-/// What the metadata tell about the caller.
-pub(super) fn caller(headers: &HeaderMap, json: bool) -> Caller {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let token = text("token").or_else(|| text("authorization"));
-    Caller {
-        token: token.map(|token| token.strip_prefix("Bearer ").unwrap_or(token).to_owned()),
-        requires_leader: text("hasleader") == Some("true"),
-        client_api_version: text("client-api-version").map(str::to_owned),
-        json,
+/// What the metadata tell about the caller; and how the request is compressed, if it is. One walk
+/// over the few headers there are costs less than a look-up for each name.
+pub(super) fn metadata(headers: &HeaderMap, json: bool) -> (Caller, Option<String>) {
+    let mut caller = Caller { json, ..Caller::default() };
+    let mut authorization = None;
+    let mut encoding = None;
+    for (name, value) in headers {
+        let Ok(text) = value.to_str() else { continue };
+        let place = match name.as_str() {
+            "token" => &mut caller.token,
+            "authorization" => &mut authorization,
+            "client-api-version" => &mut caller.client_api_version,
+            "grpc-encoding" if text != "identity" => &mut encoding,
+            "hasleader" => {
+                caller.requires_leader = text == "true";
+                continue;
+            }
+            _ => continue,
+        };
+        // Of a name that stands there twice the first counts.
+        place.get_or_insert_with(|| text.to_owned());
     }
+    if let Some(token) = caller.token.take().or(authorization) {
+        let bare = token.strip_prefix("Bearer ").map(str::to_owned);
+        caller.token = Some(bare.unwrap_or(token));
+    }
+    (caller, encoding)
 }
 
 /// grpc-go's answer to a path that names nothing.
@@ -141,8 +181,10 @@ fn subtype(headers: &HeaderMap) -> Option<HeaderValue> {
 
 fn opened(body: Body, subtype: Option<HeaderValue>) -> Response<Body> {
     let mut response = Response::new(body);
-    let value = subtype.unwrap_or(HeaderValue::from_static(GRPC));
-    response.headers_mut().insert(CONTENT_TYPE, value);
+    // A map that is made for one header is an eighth of what the first insertion would make.
+    let mut headers = HeaderMap::with_capacity(1);
+    headers.insert(CONTENT_TYPE, subtype.unwrap_or(HeaderValue::from_static(GRPC)));
+    *response.headers_mut() = headers;
     response
 }
 
@@ -173,10 +215,10 @@ pub(super) fn status_headers(status: Option<&Status>, headers: &mut HeaderMap) {
         "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16",
     ];
     let code = status.map_or(Code::Ok, |status| status.code) as usize;
-    headers.insert("grpc-status", HeaderValue::from_static(CODES[code]));
+    headers.insert(STATUS.clone(), HeaderValue::from_static(CODES[code]));
     if let Some(status) = status.filter(|status| !status.message.is_empty()) {
         let text = HeaderValue::try_from(percent_encoded(&status.message));
-        headers.insert("grpc-message", text.expect("only printable ASCII is left"));
+        headers.insert(MESSAGE.clone(), text.expect("only printable ASCII is left"));
     }
 }
 

@@ -66,6 +66,12 @@ impl Histogram {
         self.sum_ns.store(self.sum_ns.load(Relaxed).wrapping_add(ns), Relaxed);
     }
 
+    /// How many durations were counted.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts.iter().map(|count| count.load(Relaxed)).sum()
+    }
+
     /// The bounds, the cumulative counts (the last one is the whole count) and the sum in seconds
     /// of several histograms of one kind. `None` if there are none.
     pub(super) fn sum<'a>(parts: impl IntoIterator<Item = &'a Histogram>) -> Option<Summed> {

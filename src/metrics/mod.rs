@@ -94,8 +94,6 @@ pub struct Core {
     pub client_received_bytes: Number,
     /// Bytes that went to clients.
     pub client_sent_bytes: Number,
-    /// Open client connections.
-    pub connections: Number,
     /// Puts asked for, those inside transactions left out.
     pub puts: Number,
     /// Range deletes.
@@ -120,12 +118,8 @@ pub struct Core {
     pub raft_committed: Number,
     /// Entries applied in this core's lanes.
     pub raft_applied: Number,
-    /// Requests refused or failed for reasons of the member's.
+    /// Requests that this member could not see through, whatever was asked.
     pub proposals_failed: Number,
-    /// Health checks that passed.
-    pub health_success: Number,
-    /// Health checks that failed.
-    pub health_failures: Number,
     /// Durable group writes of the log, etcd's buckets.
     pub wal_fsync: Histogram,
     /// The same with buckets from a microsecond on.
@@ -152,7 +146,6 @@ impl Default for Core {
             calls: METHODS.iter().map(|_| Calls::default()).collect(),
             client_received_bytes: Number::default(),
             client_sent_bytes: Number::default(),
-            connections: Number::default(),
             puts: Number::default(),
             deletes: Number::default(),
             ranges: Number::default(),
@@ -166,8 +159,6 @@ impl Default for Core {
             raft_committed: Number::default(),
             raft_applied: Number::default(),
             proposals_failed: Number::default(),
-            health_success: Number::default(),
-            health_failures: Number::default(),
             wal_fsync: Histogram::new(&histogram::DISK),
             wal_fsync_fine: Histogram::new(&histogram::FINE),
             wal_bytes: Number::default(),

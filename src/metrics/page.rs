@@ -146,12 +146,6 @@ impl Page<'_> {
     fn server(&mut self, facts: &Facts) {
         let serves = f64::from(u8::from(facts.serves));
         self.gauge("etcd_server_has_leader", "Whether there is a leader.", serves);
-        self.counted("etcd_server_health_failures", "Health checks that failed.", |c| {
-            &c.health_failures
-        });
-        self.counted("etcd_server_health_success", "Health checks that passed.", |c| {
-            &c.health_success
-        });
         let name = "etcd_server_id";
         self.text.family(name, Type::Gauge, "The member's number, as a label.");
         self.text.sample(name, &[("server_id", &format!("{:x}", facts.member_id))], 1.0);

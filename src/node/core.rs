@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use cored_wal::{Disk, Log, Sequence};
+use cored_wal::{Disk, Log, Sequence, Stats};
 use glommio::timer::Timer;
 
 use super::clock::Clock;
@@ -103,12 +103,18 @@ struct Drive<D> {
 
 impl<D: Disk> Drive<D> {
     fn new(parts: Parts<D>) -> Drive<D> {
+        let stats = parts.log.stats();
+        let writes = Writes {
+            groups_started: stats.groups_started,
+            groups_finished: stats.groups_finished,
+            ..Writes::default()
+        };
         let finished = parts.log.wake_fd().map(EventFd::new);
         Drive {
             effects: Effects::default(),
             backlog: Backlog::default(),
             unpersisted: VecDeque::new(),
-            writes: Writes::default(),
+            writes,
             finished,
             timer: Timer::new(Duration::ZERO),
             timer_due_ms: 0,
@@ -168,7 +174,10 @@ impl<D: Disk> Drive<D> {
 
     /// Tells the engine what has become durable.
     fn take_durable(&mut self, now_ms: u64) -> Result<(), cored_wal::Error> {
-        let Some(durable) = self.parts.log.complete()? else { return Ok(()) };
+        let durable = self.parts.log.complete()?;
+        // What has ended may have let the next write start.
+        self.time_writes();
+        let Some(durable) = durable else { return Ok(()) };
         let mut newest = None;
         while let Some((last, turn)) = self.unpersisted.front()
             && *last <= durable
@@ -192,17 +201,19 @@ impl<D: Disk> Drive<D> {
             self.unpersisted.push_back((last.expect("a turn with a number has records"), turn));
         }
         log.submit()?;
-        self.writes.note(log.stats().groups_started, log.stats().groups_finished, |took| {
-            metrics.wal_fsync.observe(took);
-            metrics.wal_fsync_fine.observe(took);
-        });
+        self.writes.note(&log.stats(), metrics);
         if log.next_tick_ms().is_some_and(|due_ms| due_ms <= now_ms) {
             log.tick(now_ms)?;
         }
         mesh.send(&mut fx.mesh);
         fx.wake.drain(..).for_each(|core| mesh.poke(core));
         door.set_term(engine.term());
-        fx.answers.drain(..).for_each(|(id, answer)| door.deliver(id, answer));
+        for (id, answer) in fx.answers.drain(..) {
+            if matches!(answer, Err(Error::NoLeader | Error::Stopped | Error::Timeout)) {
+                metrics.proposals_failed.add(1);
+            }
+            door.deliver(id, answer);
+        }
         fx.watch.drain(..).for_each(|(id, response)| door.deliver_watch(id, response));
         if std::mem::take(&mut fx.serves)
             && let Some(serves) = self.parts.serves.take()
@@ -210,6 +221,10 @@ impl<D: Disk> Drive<D> {
             serves();
         }
         Ok(())
+    }
+
+    fn time_writes(&mut self) {
+        self.writes.note(&self.parts.log.stats(), &self.parts.metrics);
     }
 
     /// Whether the next turn needs no waiting.
@@ -292,7 +307,12 @@ impl<D: Disk> Drive<D> {
 
 /// Counts what clients ask for.
 fn count(metrics: &metrics::Core, input: &Input) {
-    let Input::Request(_, request) = input else { return };
+    let request = match input {
+        Input::Request(_, request) => request,
+        Input::Watch(_, WatchInput::Open) => return metrics.watch_streams.add(1),
+        Input::Watch(_, WatchInput::Close) => return metrics.watch_streams.sub(1),
+        _ => return,
+    };
     match request {
         Request::Put(_) => metrics.puts.add(1),
         Request::Range(_) => metrics.ranges.add(1),
@@ -371,8 +391,9 @@ struct Writes {
 }
 
 impl Writes {
-    /// Compares the log's counters with what was known, and tells how long each finished write took.
-    fn note(&mut self, started: u64, finished: u64, mut took: impl FnMut(Duration)) {
+    /// Compares the log's counters with what was known, and counts how long finished writes took.
+    fn note(&mut self, stats: &Stats, metrics: &metrics::Core) {
+        let (started, finished) = (stats.groups_started, stats.groups_finished);
         if (started, finished) == (self.groups_started, self.groups_finished) {
             return;
         }
@@ -382,7 +403,8 @@ impl Writes {
         }
         for _ in self.groups_finished..finished {
             if let Some(began) = self.started.pop_front() {
-                took(now - began);
+                metrics.wal_fsync.observe(now - began);
+                metrics.wal_fsync_fine.observe(now - began);
             }
         }
         (self.groups_started, self.groups_finished) = (started, finished);

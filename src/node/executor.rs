@@ -156,7 +156,8 @@ async fn live(
         limits: shared.limits.clone(),
         metrics: page(shared, &door),
         vars: vars(shared),
-        told: told(Arc::clone(&metrics), shared.config.metrics_extensive),
+        told: told(Arc::clone(&metrics)),
+        times: shared.config.metrics_extensive,
     };
     let shutdown = Arc::clone(&shared.shutdown);
     let serves = move || {
@@ -230,15 +231,16 @@ fn vars(shared: &Arc<Shared>) -> Box<dyn Fn() -> String> {
             std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
         let turns: u64 = shared.metrics.iter().map(|core| core.turns.get()).sum();
         let vars = serde_json::json!({ "cmdline": arguments, "cored": { "turns": turns } });
-        vars.to_string()
+        format!("{vars}\n")
     })
 }
 
 /// Counts what the front tells.
-fn told(core: Arc<metrics::Core>, _extensive: bool) -> Rc<dyn Fn(Told)> {
+fn told(core: Arc<metrics::Core>) -> Rc<dyn Fn(Told)> {
     Rc::new(move |told| match told {
         Told::Started { method } => core.calls[method].started.add(1),
         Told::Handled { method, code } => core.calls[method].handled[code as usize].add(1),
+        Told::Took { method, took } => core.calls[method].took.observe(took),
         Told::MessageReceived { method } => core.calls[method].received.add(1),
         Told::MessageSent { method } => core.calls[method].sent.add(1),
         Told::BytesReceived { count } => core.client_received_bytes.add(count as u64),

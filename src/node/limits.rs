@@ -5,8 +5,9 @@ use std::io;
 
 use super::failure::Failure;
 
-/// Locked memory of one executor: its rings and its pinned I/O buffers. Below that, making it fails.
-const MEMLOCK_BYTES_PER_CORE: u64 = 512 << 10;
+/// glommio makes no executor under a smaller limit on locked memory. More is not needed, however
+/// many cores there are: what can not be registered is used unregistered.
+const MEMLOCK_BYTES: u64 = 512 << 10;
 
 /// Descriptors of one core besides connections: rings, eventfds, listeners, segments.
 const FILES_PER_CORE: u64 = 32;
@@ -43,25 +44,23 @@ pub fn cpus() -> Vec<usize> {
     if cpus.is_empty() { vec![0] } else { cpus }
 }
 
-/// Looks whether `cores` executors can live here, and raises the limit on descriptors as far as it
-/// goes.
+/// Looks whether `cores` executors can live here, and raises the limits as far as they go.
 ///
 /// # Errors
 /// [`Failure::Uring`], [`Failure::Limit`].
 pub(super) fn check(cores: u16) -> Result<Machine, Failure> {
     let uring_features = probe_uring().map_err(|source| Failure::Uring { source })?;
-    let memlock_bytes = limit(libc::RLIMIT_MEMLOCK).rlim_cur;
-    let needed = MEMLOCK_BYTES_PER_CORE * u64::from(cores);
-    if memlock_bytes < needed && !may_lock_anything() {
+    let memlock_bytes = raise(libc::RLIMIT_MEMLOCK);
+    if memlock_bytes < MEMLOCK_BYTES {
         return Err(Failure::Limit {
             what: "the limit on locked memory (RLIMIT_MEMLOCK, bytes)",
             limit: memlock_bytes,
-            needed,
+            needed: MEMLOCK_BYTES,
             cores,
             remedy: "'ulimit -l', LimitMEMLOCK= of systemd, or --ulimit memlock= of docker",
         });
     }
-    let nofile = raise_nofile();
+    let nofile = raise(libc::RLIMIT_NOFILE);
     let needed = FILES + FILES_PER_CORE * u64::from(cores);
     if nofile < needed {
         return Err(Failure::Limit {
@@ -97,32 +96,19 @@ fn probe_uring() -> io::Result<u32> {
     Ok(params[5])
 }
 
-fn limit(resource: libc::__rlimit_resource_t) -> libc::rlimit {
+/// Raises a limit of this process to the most that it may have, and returns what it is then.
+fn raise(resource: libc::__rlimit_resource_t) -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: it writes into `limit`, which outlives the call.
     unsafe { libc::getrlimit(resource, &raw mut limit) };
-    limit
-}
-
-fn raise_nofile() -> u64 {
-    let mut files = limit(libc::RLIMIT_NOFILE);
-    if files.rlim_cur < files.rlim_max {
-        let wanted = libc::rlimit { rlim_cur: files.rlim_max, ..files };
+    if limit.rlim_cur < limit.rlim_max {
+        let wanted = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
         // SAFETY: it reads `wanted`, which outlives the call. A refusal leaves the old limit.
-        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) } == 0 {
-            files = wanted;
+        if unsafe { libc::setrlimit(resource, &raw const wanted) } == 0 {
+            limit = wanted;
         }
     }
-    files.rlim_cur
-}
-
-/// Whether the limit on locked memory does not count for this process (`CAP_IPC_LOCK`).
-fn may_lock_anything() -> bool {
-    const IPC_LOCK: u64 = 14;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    effective.is_some_and(|capabilities| capabilities >> IPC_LOCK & 1 == 1)
+    limit.rlim_cur
 }
 
 fn kernel() -> String {
