@@ -73,7 +73,8 @@ where
     let (input, requests) = stream::pair();
     let handler = calls.stream(&METHODS[index], caller, requests, responses);
     let pump = pump(messages, input);
-    let relay = Relay::new(call, Box::pin(handler), Box::pin(pump), output, Box::new(Frames));
+    let relay =
+        Relay::new(call, Box::pin(handler), Box::pin(pump), output, Box::new(Frames), &front.stop);
     at_once(opened(Body::Stream(Box::new(relay)), subtype))
 }
 

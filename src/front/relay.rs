@@ -6,12 +6,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use cored_proto::{Kind, METHODS};
 use http::HeaderMap;
 use http_body::Frame;
 
 use super::Call;
 use super::body::{Chunk, frame_head};
 use super::grpc;
+use super::stop::{Stage, Stop, Ticket};
 use crate::api::status::{Code, Status};
 use crate::api::stream::Requests;
 
@@ -65,6 +67,8 @@ pub(super) struct Relay {
     writing: Box<dyn Writing>,
     trailers: Option<HeaderMap>,
     ended: bool,
+    /// Tells of the member's stop, where the stream would not end by itself.
+    stop: Option<Ticket>,
     call: Call,
 }
 
@@ -75,9 +79,23 @@ impl Relay {
         pump: Side,
         output: Requests,
         writing: Box<dyn Writing>,
+        stop: &Stop,
     ) -> Relay {
         let (handler, pump) = (Some(handler), Some(pump));
-        Relay { handler, pump, first: None, output, writing, trailers: None, ended: false, call }
+        // What streams one way has an end and may reach it; both ways, it lasts as long as its client.
+        let lasting = METHODS[call.method].kind == Kind::BidiStream;
+        let stop = lasting.then(|| stop.join());
+        Relay {
+            handler,
+            pump,
+            first: None,
+            output,
+            writing,
+            trailers: None,
+            ended: false,
+            stop,
+            call,
+        }
     }
 
     /// Waits for the first message or the end, and keeps it for the body: a gateway's answer has
@@ -132,7 +150,15 @@ impl Relay {
                 *side = None;
             }
         }
-        self.output.poll_next(cx)
+        let polled = self.output.poll_next(cx);
+        if polled.is_pending()
+            && let Some(stop) = &mut self.stop
+            && stop.stage(cx) != Stage::Serving
+        {
+            let text = "etcdserver: server stopped";
+            return Poll::Ready(Some(Err(Status::fixed(Code::Unavailable, text))));
+        }
+        polled
     }
 
     /// A frame with this message and those that wait behind it.

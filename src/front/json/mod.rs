@@ -124,7 +124,8 @@ where
     let handler = Rc::clone(&front.calls).stream(method, caller, requests, responses);
     let pump = pump(values, input, sender);
     let lines = Box::new(Lines(output));
-    let mut relay = Relay::new(call, Box::pin(handler), Box::pin(pump), answers, lines);
+    let mut relay =
+        Relay::new(call, Box::pin(handler), Box::pin(pump), answers, lines, &front.stop);
     // The status line waits for the first word: a stream that fails at once fails as a request.
     match poll_fn(|cx| relay.poll_first(cx)).await {
         First::Message => succeeded(Body::Stream(Box::new(relay))),

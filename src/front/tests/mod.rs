@@ -160,24 +160,32 @@ fn plain_pages_have_etcds_statuses_and_headers() {
 }
 
 #[test]
-fn a_stop_lets_calls_finish_and_cuts_those_that_do_not() {
-    let limits = Limits { grace: Duration::from_millis(300), ..Limits::default() };
+fn a_stop_ends_what_lasts_lets_the_rest_finish_and_cuts_what_never_does() {
+    let limits = Limits { grace: Duration::from_millis(700), ..Limits::default() };
     let house = House::with(limits);
     let idle = house.connect();
     let cut = client(&house, async |client| {
         let mut client = client.ready().await.expect("open");
         let open = request("/etcdserverpb.Watch/Watch").body(()).expect("a request");
-        let (response, mut sender) = client.send_request(open, false).expect("sent");
+        let (response, _sender) = client.send_request(open, false).expect("sent");
         let mut watch = response.await.expect("headers").into_body();
-        let hanging = request("/etcdserverpb.KV/Compact").body(()).expect("a request");
-        let (hanging, mut body) = client.send_request(hanging, false).expect("sent");
-        body.send_data(ECHOED.into(), true).expect("open");
+        let sent = |path| {
+            let request = request(path).body(()).expect("a request");
+            let mut client = client.clone();
+            let (response, mut body) = client.send_request(request, false).expect("sent");
+            body.send_data(ECHOED.into(), true).expect("open");
+            response
+        };
+        let slow = sent("/etcdserverpb.Maintenance/Status");
+        let hanging = sent("/etcdserverpb.KV/Compact");
         call(&client, request(PUT), &[ECHOED]).await.expect("serving");
         house.stop();
-        // A call that runs when the stop comes may still speak and end well.
-        sender.send_data(ECHOED.into(), true).expect("open");
-        assert_eq!(watch.data().await.expect("open").expect("whole"), ECHOED);
-        assert_eq!(watch.trailers().await.expect("well").expect("some")["grpc-status"], "0");
+        assert!(watch.data().await.is_none());
+        let trailers = watch.trailers().await.expect("well").expect("some");
+        assert_eq!(trailers["grpc-message"], "etcdserver: server stopped");
+        house.heard.lock().expect("whole").push("go on".into());
+        let answer = house::answer(slow).await.expect("a call that runs may end well");
+        assert_eq!(answer.body, ECHOED);
         hanging.await
     });
     assert!(cut.is_err(), "a call that never ends is cut after the grace period");
