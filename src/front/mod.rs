@@ -85,14 +85,30 @@ impl Default for Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the variants say it")]
 pub enum Told {
-    Started { method: usize },
-    Handled { method: usize, code: Code },
+    Started {
+        method: usize,
+    },
+    Handled {
+        method: usize,
+        code: Code,
+    },
     /// How long a call took; only if [`Config::times`] asks for it.
-    Took { method: usize, took: Duration },
-    MessageReceived { method: usize },
-    MessageSent { method: usize },
-    BytesReceived { count: usize },
-    BytesSent { count: usize },
+    Took {
+        method: usize,
+        took: Duration,
+    },
+    MessageReceived {
+        method: usize,
+    },
+    MessageSent {
+        method: usize,
+    },
+    BytesReceived {
+        count: usize,
+    },
+    BytesSent {
+        count: usize,
+    },
 }
 
 /// What the front is told by the house around it.
