@@ -76,8 +76,14 @@ trap 'exit 130' INT TERM
 
 choose_ports() { # server
   read -r "CLIENT_PORTS[$1]" "PEER_PORTS[$1]" < <(python3 -c '
-import socket
-sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+import random, socket
+# Below the ports that the kernel gives to outgoing connections: a server is started again on its own.
+sockets = []
+while len(sockets) < 2:
+    try:
+        sockets.append(socket.create_server(("127.0.0.1", random.randrange(10000, 30000))))
+    except OSError:
+        pass
 print(*(s.getsockname()[1] for s in sockets))')
 }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use cored_proto::{Kind, METHODS};
+use futures_lite::future::or;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method as Verb, Request, Response, StatusCode};
 use http_body::Body as HttpBody;
@@ -14,6 +15,7 @@ use http_body::Body as HttpBody;
 pub use super::body::Chunk;
 use super::body::{Body, FRAME_HEAD_BYTES};
 use super::budget::{Budget, Held};
+use super::deadline;
 use super::relay::{Frames, Relay};
 use super::route::Answer;
 use super::{Call, Calls, Front};
@@ -62,12 +64,26 @@ where
         let status = Status { code: Code::Unimplemented, message: text.into() };
         return at_once(failed(&status, subtype));
     }
+    let timeout = match deadline::of(headers) {
+        Ok(timeout) => timeout,
+        Err(status) => return at_once(refused(StatusCode::BAD_REQUEST, &status)),
+    };
     let call = Call::begin(&front.config, index);
     let bytes_max = front.config.limits.message_bytes_max;
     let messages = Messages::new(request.into_body(), bytes_max, &front.partial);
     let calls = Rc::clone(&front.calls);
     if METHODS[index].kind == Kind::Unary {
-        return Box::pin(unary(calls, call, caller, messages, subtype));
+        let Some(timeout) = timeout else {
+            return Box::pin(unary(calls, call, caller, messages, subtype));
+        };
+        // When the time is up the call is dropped, as when its client has gone.
+        let due = front.clock.sleep(timeout);
+        let late = failed(&deadline::EXCEEDED, subtype.clone());
+        let answer = unary(calls, call, caller, messages, subtype);
+        return Box::pin(or(answer, async move {
+            due.await;
+            Ok(late)
+        }));
     }
     let (responses, output) = stream::pair();
     let (input, requests) = stream::pair();

@@ -15,6 +15,7 @@ mod body;
 pub mod budget;
 mod clock;
 mod connection;
+mod deadline;
 pub mod grpc;
 mod json;
 mod listen;
