@@ -1,6 +1,6 @@
 //! Counters and histograms: one [`Core`] for each core, written by that core alone and summed up
 //! when somebody scrapes. Names, labels and buckets are etcd's where etcd has the series
-//! ([`page`]), ours begin with `cored_`. Nothing here knows who counts or who asks.
+//! (the function [`page()`]), ours begin with `cored_`. Nothing here knows who counts or who asks.
 
 mod histogram;
 pub mod page;

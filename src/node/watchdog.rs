@@ -22,6 +22,15 @@ const LOOK_MS: u64 = 20;
 /// A beat later than this is late. Half a tick of grace, since timers are never early.
 const LATE_MS: u64 = BEAT_MS + BEAT_MS / 2;
 
+/// When the watchdog itself slept this much too long, the whole process stood still: it was stopped,
+/// or its virtual machine was.
+const STILL_MS: u64 = 60;
+
+/// For so many looks after that every core is kicked, however it looks. This is when executors are
+/// most likely to park with work to do, a beat may have come just before they did, and the next one
+/// would be late only much later. A kick that was not needed costs a turn.
+const LOOKS_AFTER: u32 = 10;
+
 /// At most one line in the log in this time; kicks are counted all the same.
 const QUIET_MS: u64 = 1000;
 
@@ -55,12 +64,36 @@ impl Pulse {
     }
 
     fn kick(&self) -> bool {
-        let drive = self.drive.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(drive) = &*drive {
-            drive.wake_by_ref();
+        let nudged = self.nudge();
+        if nudged {
             self.kicks.fetch_add(1, Relaxed);
         }
-        drive.is_some()
+        nudged
+    }
+
+    /// Wakes the core as a kick does, without a reason that counts.
+    fn nudge(&self) -> bool {
+        let drive = self.drive.lock().unwrap_or_else(PoisonError::into_inner);
+        drive.as_ref().map(Waker::wake_by_ref).is_some()
+    }
+}
+
+/// Whether the process stood still a moment ago.
+#[derive(Default)]
+struct Still {
+    looked_ms: Option<u64>,
+    looks_left: u32,
+}
+
+impl Still {
+    fn look(&mut self, now_ms: u64) -> bool {
+        let slept_ms = now_ms - self.looked_ms.replace(now_ms).unwrap_or(now_ms);
+        if slept_ms > LOOK_MS + STILL_MS {
+            self.looks_left = LOOKS_AFTER;
+        }
+        let after = self.looks_left > 0;
+        self.looks_left = self.looks_left.saturating_sub(1);
+        after
     }
 }
 
@@ -104,12 +137,16 @@ impl Watchdog {
         let ends = Arc::clone(&over);
         let watch = move || {
             let mut seen = vec![Seen::default(); pulses.len()];
-            let mut told_ms = 0;
+            let (mut told_ms, mut still) = (0, Still::default());
             while !ends.load(Relaxed) {
                 std::thread::park_timeout(Duration::from_millis(LOOK_MS));
                 let now_ms = clock.now_ms();
+                let after_still = still.look(now_ms);
                 for (core, pulse) in pulses.iter().enumerate() {
                     let kick = seen[core].look(pulse, now_ms, is_waiting(core));
+                    if after_still && !kick {
+                        pulse.nudge();
+                    }
                     if kick && pulse.kick() && now_ms.saturating_sub(told_ms) >= QUIET_MS {
                         told_ms = now_ms;
                         let late_ms = now_ms.saturating_sub(pulse.beat_ms.load(Relaxed));
@@ -166,6 +203,17 @@ mod tests {
         assert!(seen.look(&pulse, 20, true));
         pulse.beat(30);
         assert!(!seen.look(&pulse, 40, true), "there was a turn");
+    }
+
+    #[test]
+    fn for_a_while_after_a_standstill_every_look_counts() {
+        let mut still = Still::default();
+        let looks = |still: &mut Still, first_ms: u64| {
+            (0..20).filter(|n| still.look(first_ms + n * LOOK_MS)).count()
+        };
+        assert_eq!(looks(&mut still, 0), 0);
+        assert_eq!(looks(&mut still, 700), LOOKS_AFTER as usize);
+        assert_eq!(looks(&mut still, 700 + 20 * LOOK_MS), 0);
     }
 
     #[test]

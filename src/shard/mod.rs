@@ -1,6 +1,6 @@
 //! One shard: the keys of one lane on this node, with what must change in step with them. Evaluates
-//! requests against the newest versions ([`evaluate`]), installs redo records ([`install`]) and
-//! answers reads ([`reads`]). It decides nothing about order, commits or other shards: the
+//! requests against the newest versions (`evaluate`), installs redo records (`install`) and
+//! answers reads (`reads`). It decides nothing about order, commits or other shards: the
 //! [engine](crate::engine) calls it, and tells it which revision a write has.
 
 pub mod request;

@@ -1,7 +1,7 @@
 //! A whole node in one thread, driven by one seed: its cores, their logs on disks that tear and
 //! fail, clients, crashes. Every choice (who runs next, which write ends, when the power goes) comes
 //! from the seed, so a failure is replayed by its number. What clients were told is checked against
-//! a model afterwards ([`check`]); nothing in here knows how the engine works inside.
+//! a model afterwards (`check`); nothing in here knows how the engine works inside.
 //!
 //! A core's turn is cut into the steps between which other cores can run in production too: begin,
 //! take and think, then each effect by itself. That is where orders between cores break.
