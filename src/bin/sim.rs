@@ -1,5 +1,5 @@
 //! Runs the simulation over seeds: `sim [--seed N] [--seeds N] [--steps N]`. Prints the first
-//! violation with its seed, and exits with 1.
+//! violation with its seed, and exits with 1. An assertion that fails is a violation too.
 
 use cored::sim::{Plan, run};
 
@@ -27,7 +27,12 @@ fn main() -> std::process::ExitCode {
     let (mut answered, mut crashes) = (0, 0);
     for seed in first..first + seeds {
         let plan = Plan { disk_faults: seed % 2 == 0, crashes: seed % 3 > 0, ..plan };
-        match run(seed, plan) {
+        let outcome = std::panic::catch_unwind(|| run(seed, plan));
+        let Ok(outcome) = outcome else {
+            println!("seed {seed}: an assertion failed");
+            return 1.into();
+        };
+        match outcome {
             Ok(outcome) => {
                 answered += outcome.answered;
                 crashes += outcome.crashes;

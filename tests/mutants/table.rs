@@ -1,0 +1,257 @@
+//! What is changed in each mutant, and which rule of `docs/design.md` that breaks.
+
+/// One change.
+pub struct Mutant {
+    /// What is wrong.
+    pub name: &'static str,
+    /// The rule that it breaks.
+    pub rule: &'static str,
+    /// The file that is changed…
+    pub file: &'static str,
+    /// …this text of which, which occurs once…
+    pub replace: &'static str,
+    /// …gives way to this.
+    pub with: &'static str,
+}
+
+/// All mutants, by rule.
+pub const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "a write is answered before its gate",
+        rule: "R1",
+        file: "src/engine/mod.rs",
+        replace: "&& waiter.gate <= watermark",
+        with: "&& waiter.gate <= Revision::MAX",
+    },
+    Mutant {
+        name: "a failed compare is answered without a gate",
+        rule: "R1",
+        file: "src/engine/serve.rs",
+        replace: "Ok(Outcome { reply, revision: None }) => (seen,",
+        with: "Ok(Outcome { reply, revision: None }) => (Revision::ZERO,",
+    },
+    Mutant {
+        name: "a failed compare across shards is answered without a gate",
+        rule: "R1",
+        file: "src/engine/across.rs",
+        replace: "return self.respond_at(seen, origin, Ok(Answer { revision: seen, reply }));",
+        with: "return self.respond(origin, Ok(Answer { revision: seen, reply }), fx);",
+    },
+    Mutant {
+        name: "the header is the watermark when the answer is sent",
+        rule: "R1",
+        file: "src/engine/mod.rs",
+        replace: "self.respond(waiter.origin, waiter.answer, fx);
+            }
+        }",
+        with: "let answer = waiter.answer.map(|a| Answer { revision: watermark, ..a });
+                self.respond(waiter.origin, answer, fx);
+            }
+        }",
+    },
+    Mutant {
+        name: "a read sees what is not committed",
+        rule: "R1",
+        file: "src/engine/serve.rs",
+        replace: "let watermark = self.order.watermark();
+        let revision = read_revision(request, watermark, self.control.compacted)?;",
+        with: "let watermark = self.order.counter();
+        let revision = read_revision(request, watermark, self.control.compacted)?;",
+    },
+    Mutant {
+        name: "the second batch of a lane overwrites its bound",
+        rule: "R2",
+        file: "src/order/watermark.rs",
+        replace: "bound.store(bound.load(SeqCst).min(next), SeqCst);",
+        with: "bound.store(next, SeqCst);",
+    },
+    Mutant {
+        name: "the watermark ignores a lane",
+        rule: "R2",
+        file: "src/order/watermark.rs",
+        replace: "self.oldest_inflight.iter().map(|bound| bound.0.load(SeqCst))",
+        with: "self.oldest_inflight.iter().skip(1).map(|bound| bound.0.load(SeqCst))",
+    },
+    Mutant {
+        name: "a lane leaves before every shard has installed",
+        rule: "R2",
+        file: "src/engine/seat.rs",
+        replace: "            && flight.installs == 0
+        {",
+        with: "        {",
+    },
+    Mutant {
+        name: "a lane leaves before its record is committed",
+        rule: "R2",
+        file: "src/engine/seat.rs",
+        replace: "&& flight.index <= self.committed",
+        with: "&& flight.index < u64::MAX",
+    },
+    Mutant {
+        name: "it serves before the last barrier",
+        rule: "R5",
+        file: "src/engine/start.rs",
+        replace: "let Some(barriers) = keeper.start.barriers.iter().copied().collect::<Option<Vec<_>>>()
+        else {
+            return;
+        };",
+        with: "if keeper.start.record.is_some() {
+            return;
+        }
+        let barriers: Vec<_> = keeper.start.barriers.iter().map(|at| at.unwrap_or_default()).collect();",
+    },
+    Mutant {
+        name: "the epoch record ignores a lane",
+        rule: "R5",
+        file: "src/engine/start.rs",
+        replace: "let past = self.past.as_ref().expect(\"kept until everything is installed\");",
+        with: "let mut barriers = barriers;
+        *barriers.last_mut().expect(\"a lane\") = (0, 0);
+        let past = self.past.as_ref().expect(\"kept until everything is installed\");",
+    },
+    Mutant {
+        name: "the cut ignores a lane",
+        rule: "R5",
+        file: "src/engine/past.rs",
+        replace: "crate::order::epoch::cut(base, &self.runs)",
+        with: "crate::order::epoch::cut(base, &self.runs[..self.runs.len() - 1])",
+    },
+    Mutant {
+        name: "nothing is void",
+        rule: "R5",
+        file: "src/order/epoch.rs",
+        replace: "index < barrier && at > self.cut",
+        with: "index < barrier && at > self.cut && false",
+    },
+    Mutant {
+        name: "lanes are replayed one after the other",
+        rule: "R8",
+        file: "src/engine/past.rs",
+        replace: ".min_by_key(|cursor| cursor.next.as_ref().map(|(revision, _)| *revision))",
+        with: ".min_by_key(|cursor| cursor.lane)",
+    },
+    Mutant {
+        name: "latches are released before the install",
+        rule: "R9",
+        file: "src/engine/across.rs",
+        replace: "self.seat(logged_by).took(at, per_lane.len());",
+        with: "for lane in self.across[&op].lanes.clone() {
+            self.send(self.core_of(lane), Message::Release { op, lane }, fx);
+        }
+        self.seat(logged_by).took(at, per_lane.len());",
+    },
+    Mutant {
+        name: "an operation across shards does not latch",
+        rule: "R9",
+        file: "src/engine/across.rs",
+        replace: "match self.seats[at].latches.claim(op, claim.clone(), turn, waiter) {",
+        with: "let _ = (turn, waiter);
+        match Granted::Now {",
+    },
+    Mutant {
+        name: "a claim waits for those that wait for its operation",
+        rule: "R9",
+        file: "src/route/latch.rs",
+        replace: "Turn::Later => &[],",
+        with: "Turn::Later => &self.waiting[..before],",
+    },
+    Mutant {
+        name: "a key is bound to a lease that is being revoked",
+        rule: "R9",
+        file: "src/engine/serve.rs",
+        replace: "binds: leases_of(&request) }",
+        with: "binds: Vec::new() }",
+    },
+    Mutant {
+        name: "a revocation does not latch the keys of its lease",
+        rule: "R9",
+        file: "src/engine/across.rs",
+        replace: "Work::Revoke { second, .. } if *second || across.keys.is_empty() =>",
+        with: "Work::Revoke { second, .. } if *second || across.keys.is_empty() || true =>",
+    },
+    Mutant {
+        name: "a shard serves keys that are still on their way",
+        rule: "R10",
+        file: "src/engine/seat.rs",
+        replace: "ranges.into_iter().any(|range| range.overlaps(&transfer.range))",
+        with: "ranges.into_iter().any(|range| range.overlaps(&transfer.range) && false)",
+    },
+    Mutant {
+        name: "a shard does not check that it owns the keys",
+        rule: "R10",
+        file: "src/engine/serve.rs",
+        replace: "if !ranges.iter().all(|range| self.control.map.owns(lane, range)) {",
+        with: "if false && !ranges.iter().all(|range| self.control.map.owns(lane, range)) {",
+    },
+    Mutant {
+        name: "who waited for a latch is not asked whose keys they are now",
+        rule: "R10",
+        file: "src/engine/serve.rs",
+        replace: "} else if ranges.iter().all(owned) {",
+        with: "} else if ranges.iter().all(owned) || true {",
+    },
+    Mutant {
+        name: "watchers do not move with their keys",
+        rule: "R10",
+        file: "src/shard/mod.rs",
+        replace: "self.registry.import(moving.watchers);",
+        with: "",
+    },
+    Mutant {
+        name: "lease bindings do not move with their keys",
+        rule: "R10",
+        file: "src/shard/mod.rs",
+        replace: "self.attached.attach(lease, key);
+        }
+        self.store.import",
+        with: "let _ = (key, lease);
+        }
+        self.store.import",
+    },
+    Mutant {
+        name: "a registration without what is there already",
+        rule: "R11",
+        file: "src/engine/gather.rs",
+        replace: "let history = shard.history(range, from, through, previous, REGISTER_BYTES_MAX);",
+        with: "let mut history = shard.history(range, from, through, previous, REGISTER_BYTES_MAX);
+                history.events.clear();",
+    },
+    Mutant {
+        name: "acknowledgements leave before events",
+        rule: "R11",
+        file: "src/engine/mod.rs",
+        replace: "self.begin_lanes();",
+        with: "fx.mesh.append(&mut self.acks);
+        self.begin_lanes();",
+    },
+    Mutant {
+        name: "the watermark is loaded after the inbox was taken",
+        rule: "R11",
+        file: "src/engine/watching.rs",
+        replace: "let now = self.hub_now(self.turn_watermark);",
+        with: "let now = self.hub_now(self.order.watermark());",
+    },
+    Mutant {
+        name: "the order inside a revision is lost across shards",
+        rule: "R11",
+        file: "src/engine/across.rs",
+        replace: "per_lane.entry(lane).or_default().push((sub, write));",
+        with: "let part = per_lane.entry(lane).or_default();
+            let _ = sub;
+            part.push((part.len() as u32, write));",
+    },
+    Mutant {
+        name: "a write is acknowledged before it is durable",
+        rule: "R12",
+        file: "src/engine/mod.rs",
+        replace: "let at_once = out.stored.is_empty() && self.unpersisted.is_empty();",
+        with: "let at_once = true;",
+    },
+    Mutant {
+        name: "a ready without records vouches for those before it",
+        rule: "R12",
+        file: "src/engine/mod.rs",
+        replace: "let at_once = out.stored.is_empty() && self.unpersisted.is_empty();",
+        with: "let at_once = out.stored.is_empty();",
+    },
+];
