@@ -22,6 +22,17 @@ const SEEDS: &str = "2000";
 const LEFT_OUT: &[&str] = &["config", "metrics", "api", "front", "node"];
 
 #[test]
+fn every_mutant_still_applies() {
+    let tree = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for mutant in MUTANTS {
+        let text = fs::read_to_string(tree.join(mutant.file)).expect("a source file");
+        let changed = replace_once(&text, mutant.replace, mutant.with);
+        assert!(changed.is_some(), "{}: not exactly once in {}", mutant.name, mutant.file);
+        assert!(!mutant.rule.is_empty(), "{} breaks no rule", mutant.name);
+    }
+}
+
+#[test]
 #[ignore = "builds the engine once for each mutant"]
 fn the_simulation_finds_every_mutant() {
     let wanted = std::env::var("CORED_MUTANTS").unwrap_or_default();
