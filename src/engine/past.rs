@@ -160,22 +160,22 @@ impl Past {
     ///
     /// # Panics
     /// As [`Past::control`].
-    pub fn writes(&self, record: &EpochRecord, visit: impl FnMut(Revision, &[Write])) {
+    pub fn writes(&self, record: &EpochRecord, mut visit: impl FnMut(Revision, &[Write])) {
         let mut epochs = self.epochs.clone();
         epochs.push(record.clone());
-        self.merge(&epochs, visit);
+        self.merge(&epochs, |revision, _, writes| visit(revision, writes));
     }
 
     /// Every write that the recorded epochs keep, in revision order: what a node has served, and
-    /// what the last epoch wrote.
+    /// what the last epoch wrote. With each comes the lease whose end it was, if it was one's.
     ///
     /// # Panics
     /// As [`Past::control`].
-    pub fn kept_writes(&self, visit: impl FnMut(Revision, &[Write])) {
+    pub fn kept_writes(&self, visit: impl FnMut(Revision, Option<LeaseId>, &[Write])) {
         self.merge(&self.epochs, visit);
     }
 
-    fn merge(&self, epochs: &Epochs, mut visit: impl FnMut(Revision, &[Write])) {
+    fn merge(&self, epochs: &Epochs, mut visit: impl FnMut(Revision, Option<LeaseId>, &[Write])) {
         let mut cursors: Vec<Cursor<'_>> = (0..)
             .map(LaneId)
             .zip(&self.lanes)
@@ -191,10 +191,10 @@ impl Past {
             let oldest = cursors
                 .iter_mut()
                 .filter(|cursor| cursor.next.is_some())
-                .min_by_key(|cursor| cursor.next.as_ref().map(|(revision, _)| *revision));
+                .min_by_key(|cursor| cursor.next.as_ref().map(|(revision, ..)| *revision));
             let Some(cursor) = oldest else { return };
-            let (revision, writes) = cursor.next.take().expect("just filtered");
-            visit(revision, &writes);
+            let (revision, ended, writes) = cursor.next.take().expect("just filtered");
+            visit(revision, ended, &writes);
             cursor.step(epochs);
         }
     }
@@ -256,7 +256,7 @@ struct Cursor<'a> {
     lane: LaneId,
     entries: std::slice::Iter<'a, (u64, Bytes)>,
     batch: Option<(u64, Batch)>,
-    next: Option<(Revision, Vec<Write>)>,
+    next: Option<(Revision, Option<LeaseId>, Vec<Write>)>,
 }
 
 impl Cursor<'_> {
@@ -271,13 +271,15 @@ impl Cursor<'_> {
                 self.batch = None;
                 continue;
             };
-            let (revision, writes) = match record {
-                Record::Write { revision, writes } => (revision, writes),
-                Record::Revoke { at, writes, .. } if !writes.is_empty() => (at, writes),
+            let (revision, ended, writes) = match record {
+                Record::Write { revision, writes } => (revision, None, writes),
+                Record::Revoke { at, lease, writes } if !writes.is_empty() => {
+                    (at, Some(lease), writes)
+                }
                 _ => continue,
             };
             if !epochs.voids(self.lane, *index, revision) {
-                self.next = Some((revision, writes));
+                self.next = Some((revision, ended, writes));
                 return;
             }
         }

@@ -19,6 +19,7 @@ use cored_proto::mvccpb::KeyValue;
 use pb::response_op::Response;
 use prost::Message as _;
 
+use super::leases::{Leases, Moment};
 use super::watched::Watched;
 use crate::engine::{Answer, Error, Reply, Request};
 use crate::keys::{KeyRange, LeaseId, Revision};
@@ -48,6 +49,13 @@ impl fmt::Debug for Violation {
     }
 }
 
+/// One revision of the history: what it wrote, and the lease whose end it was, if it was one's.
+pub(super) struct Happened {
+    pub(super) revision: Revision,
+    pub(super) ended: Option<LeaseId>,
+    pub(super) writes: Vec<Write>,
+}
+
 /// Live rows at one revision.
 pub(super) type Rows = BTreeMap<Bytes, OwnedRow>;
 
@@ -59,9 +67,9 @@ pub(super) struct States {
 }
 
 impl States {
-    fn new(history: &[(Revision, Vec<Write>)]) -> Result<States, Violation> {
+    fn new(history: &[Happened]) -> Result<States, Violation> {
         let mut states = States { at: vec![Rows::new(), Rows::new()], writes: BTreeMap::new() };
-        for (revision, writes) in history {
+        for Happened { revision, ended, writes } in history {
             if revision.0 != states.at.len() as i64 {
                 return Err(Violation::new(format!(
                     "revision {revision} follows {}",
@@ -69,6 +77,10 @@ impl States {
                 )));
             }
             let mut rows = states.at.last().expect("revision 1 at least").clone();
+            if let Some(lease) = ended {
+                let gone: Vec<&Bytes> = writes.iter().map(|write| &write.key).collect();
+                same("keys that go with their lease", &gone, &held(&rows, *lease).collect())?;
+            }
             for write in writes {
                 apply(&mut rows, *revision, write);
             }
@@ -116,8 +128,28 @@ pub(super) fn to_kv(key: &Bytes, row: &OwnedRow) -> KeyValue {
     }
 }
 
+/// The lease that a request is about.
+fn lease_of(request: &Request) -> Option<LeaseId> {
+    match request {
+        Request::LeaseGrant { id, .. }
+        | Request::LeaseRevoke { id }
+        | Request::LeaseKeepAlive { id }
+        | Request::LeaseTimeToLive { id, .. } => Some(*id),
+        Request::Put(put) if put.lease != 0 => Some(LeaseId(put.lease)),
+        _ => None,
+    }
+}
+
+/// The keys that a lease holds, in order.
+fn held(rows: &Rows, lease: LeaseId) -> impl Iterator<Item = &Bytes> {
+    rows.iter().filter(move |(_, row)| row.lease == lease).map(|(key, _)| key)
+}
+
 struct Asked {
     request: Request,
+    when: Moment,
+    /// How long the lease that it is about was to live.
+    lease_until_ms: Option<u64>,
     /// The newest revision that anybody had been told when it was asked.
     floor: Revision,
     answer: Option<Answer>,
@@ -130,15 +162,29 @@ pub(super) struct Checker {
     watched: BTreeMap<u64, Watched>,
     newest_told: Revision,
     newest_compaction: Revision,
+    leases: Leases,
+    /// How much was asked and told so far.
+    order: u64,
 }
 
 impl Checker {
-    pub(super) fn asked(&mut self, id: u64, request: Request) {
-        if let Request::Compact { revision, .. } = request {
-            self.newest_compaction = self.newest_compaction.max(Revision(revision));
+    pub(super) fn asked(&mut self, id: u64, request: Request, now_ms: u64) {
+        let when = self.moment(now_ms);
+        match request {
+            Request::Compact { revision, .. } => {
+                self.newest_compaction = self.newest_compaction.max(Revision(revision));
+            }
+            Request::LeaseRevoke { id } => self.leases.revoke_asked(id, when),
+            _ => {}
         }
+        let lease_until_ms = lease_of(&request).and_then(|lease| self.leases.until_ms(lease));
         let floor = self.newest_told;
-        self.asked.insert(id, Asked { request, floor, answer: None });
+        self.asked.insert(id, Asked { request, when, lease_until_ms, floor, answer: None });
+    }
+
+    fn moment(&mut self, now_ms: u64) -> Moment {
+        self.order += 1;
+        Moment { now_ms, order: self.order }
     }
 
     pub(super) fn request(&self, id: u64) -> Option<&Request> {
@@ -146,15 +192,24 @@ impl Checker {
     }
 
     /// Forgets a request whose outcome nobody was told.
-    pub(super) fn lost(&mut self, id: u64) {
-        self.asked.remove(&id);
+    pub(super) fn lost(&mut self, id: u64, now_ms: u64) {
+        let now = self.moment(now_ms);
+        if let Some(Asked { request: Request::LeaseRevoke { id }, .. }) = self.asked.remove(&id) {
+            self.leases.revoke_ended(id, now);
+        }
     }
 
     pub(super) fn newest_told(&self) -> Revision {
         self.newest_told
     }
 
-    pub(super) fn told(&mut self, id: u64, answer: Result<Answer, Error>) -> Result<(), Violation> {
+    pub(super) fn told(
+        &mut self,
+        id: u64,
+        answer: Result<Answer, Error>,
+        now_ms: u64,
+    ) -> Result<(), Violation> {
+        self.told_of_lease(id, &answer, now_ms)?;
         match answer {
             Ok(answer) => {
                 let asked = self.asked.get_mut(&id).expect("asked before");
@@ -167,10 +222,41 @@ impl Checker {
                 self.newest_told = self.newest_told.max(answer.revision);
                 asked.answer = Some(answer);
             }
-            Err(Error::Refused(_) | Error::LeaseExists | Error::NoLeader) => self.lost(id),
+            Err(Error::Refused(_) | Error::LeaseExists | Error::NoLeader) => self.lost(id, now_ms),
             Err(error) => return Err(Violation::new(format!("answered with {error}"))),
         }
         Ok(())
+    }
+
+    fn told_of_lease(
+        &mut self,
+        id: u64,
+        answer: &Result<Answer, Error>,
+        now_ms: u64,
+    ) -> Result<(), Violation> {
+        let now = self.moment(now_ms);
+        let Asked { request, when, lease_until_ms, .. } = &self.asked[&id];
+        let Some(lease) = lease_of(request) else { return Ok(()) };
+        let left_s = match (request, answer.as_ref().map(|answer| &answer.reply)) {
+            (Request::LeaseRevoke { .. }, Ok(_)) => {
+                self.leases.revoke_ended(lease, now);
+                return Ok(());
+            }
+            (
+                Request::LeaseGrant { .. } | Request::LeaseKeepAlive { .. },
+                Ok(Reply::Ttl(ttl_s @ 1..)),
+            ) => {
+                self.leases.lives(lease, *ttl_s, *when);
+                return Ok(());
+            }
+            (Request::LeaseKeepAlive { .. }, Ok(_)) => None,
+            (Request::LeaseTimeToLive { .. }, Ok(Reply::TimeToLive { ttl_s, .. })) => {
+                (*ttl_s >= 0).then_some(*ttl_s)
+            }
+            (Request::Put(_), Err(Error::Refused(txn::Refusal::LeaseNotFound))) => None,
+            _ => return Ok(()),
+        };
+        self.leases.told(lease, left_s, *lease_until_ms, *when, now)
     }
 
     pub(super) fn watch_opened(&mut self, stream: u64, create: pb::WatchCreateRequest) {
@@ -203,7 +289,7 @@ impl Checker {
     }
 
     /// Holds everything against what happened.
-    pub(super) fn finish(&self, history: &[(Revision, Vec<Write>)]) -> Result<(), Violation> {
+    pub(super) fn finish(&self, history: &[Happened]) -> Result<(), Violation> {
         let states = States::new(history)?;
         states.at(self.newest_told)?;
         let mut taken = BTreeSet::new();
@@ -277,15 +363,13 @@ fn check(
             same("range", &told, &range(request, states.at(read_at)?))
         }
         (Request::LeaseRevoke { id }, _) => {
-            let held = states.at(at)?.values().filter(|row| row.lease == *id).count();
-            same("keys of a revoked lease", &held, &0)
+            same("keys of a revoked lease", &held(states.at(at)?, *id).count(), &0)
         }
         (Request::LeaseTimeToLive { id, .. }, Reply::TimeToLive { ttl_s, keys, .. }) => {
-            let of_lease = |(_, row): &(&Bytes, &OwnedRow)| row.lease == *id;
-            let held: Vec<Bytes> =
-                states.at(at)?.iter().filter(of_lease).map(|(key, _)| key.clone()).collect();
-            // Of a lease that is gone no keys are told.
-            if *ttl_s < 0 { Ok(()) } else { same("keys of a lease", keys, &held) }
+            let held: Vec<Bytes> = held(states.at(at)?, *id).cloned().collect();
+            // A lease that is gone, of which no keys are told, holds none.
+            let what = if *ttl_s < 0 { "keys of a lease that is gone" } else { "keys of a lease" };
+            same(what, keys, &held)
         }
         (Request::HashKv { .. }, Reply::Hash { hash, compact_revision: -1, hash_revision }) => {
             same("digest", hash, &digest(states, Revision(*hash_revision)))

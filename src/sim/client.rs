@@ -14,7 +14,7 @@ use crate::keys::LeaseId;
 pub(super) const KEYS: [&str; 8] = ["a", "b", "c", "d", "m", "n", "x", "y"];
 
 /// Leases that clients use: 1 to this.
-const LEASES: u64 = 3;
+pub(super) const LEASES: u64 = 3;
 
 fn key(random: &mut Random) -> Bytes {
     Bytes::from_static(KEYS[random.index(KEYS.len())].as_bytes())

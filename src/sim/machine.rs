@@ -9,11 +9,12 @@ use cored_wal::disk::memory::{Crash, MemoryDisk, Odds, Pace};
 use cored_wal::{Log, Options};
 use prost::Message as _;
 
-use super::check::{Checker, Violation};
+use super::check::{Checker, Happened, Violation};
 use super::{Outcome, Random, client};
-use crate::engine::{Answer, Effects, Engine, Error, Input, Message, RequestId, Setup, recover};
-use crate::keys::{CoreId, KeyRange, LaneId, Revision};
-use crate::lane::redo::Write;
+use crate::engine::{
+    Answer, Effects, Engine, Error, Input, Message, Request, RequestId, Setup, recover,
+};
+use crate::keys::{CoreId, KeyRange, LaneId, LeaseId};
 use crate::order::Order;
 use crate::watch::{HubConfig, StreamId, WatchInput};
 
@@ -137,6 +138,11 @@ impl World {
         self.checker.at_rest(self.order.watermark())?;
         self.crash(Crash::Kill);
         self.come_to_rest()?;
+        for lease in 1..=client::LEASES {
+            let id = LeaseId(lease as i64);
+            self.ask(0, Request::LeaseTimeToLive { id, keys: true });
+            self.come_to_rest()?;
+        }
         let history = self.history();
         self.checker.finish(&history)?;
         Ok(Outcome { trace: self.trace, answered: self.answered, crashes: self.crashes })
@@ -316,7 +322,7 @@ impl World {
         self.note(answer.as_ref().map_or(7, |answer| answer.revision.0 as u64));
         self.clients[client] = None;
         self.answered += 1;
-        self.checker.told(id.0, answer)
+        self.checker.told(id.0, answer, self.now_ms)
     }
 
     fn client_acts(&mut self) {
@@ -324,12 +330,16 @@ impl World {
         if self.clients[client].is_some() {
             return;
         }
+        let newest = self.checker.newest_told().0;
+        let request = client::request(&mut self.random, self.next, newest);
+        self.ask(client, request);
+    }
+
+    fn ask(&mut self, client: usize, request: Request) {
         let id = self.next;
         self.next += 1;
-        let newest = self.checker.newest_told().0;
-        let request = client::request(&mut self.random, id, newest);
         let core = self.random.index(self.cores.len());
-        self.checker.asked(id, request.clone());
+        self.checker.asked(id, request.clone(), self.now_ms);
         self.clients[client] = Some(id);
         self.asked.insert(id, client);
         self.cores[core].inputs.push_back(Input::Request(RequestId(id), request));
@@ -376,7 +386,7 @@ impl World {
         self.disks = self.disks.iter().map(|disk| disk.crash(how)).collect();
         for (id, client) in std::mem::take(&mut self.asked) {
             self.clients[client] = None;
-            self.checker.lost(id);
+            self.checker.lost(id, self.now_ms);
         }
         for stream in std::mem::take(&mut self.streams).into_keys() {
             self.checker.watch_closed(stream);
@@ -404,13 +414,15 @@ impl World {
     }
 
     /// Every write there is, in revision order, read from the logs as a start would read them.
-    fn history(&self) -> Vec<(Revision, Vec<Write>)> {
+    fn history(&self) -> Vec<Happened> {
         let disks: Vec<MemoryDisk> =
             self.disks.iter().map(|disk| disk.crash(Crash::Kill)).collect();
         let (records, _) = open(&disks, self.lanes, 0);
         let past = recover(records).expect("the logs make sense").past;
         let mut history = Vec::new();
-        past.kept_writes(|revision, writes| history.push((revision, writes.to_vec())));
+        past.kept_writes(|revision, ended, writes| {
+            history.push(Happened { revision, ended, writes: writes.to_vec() });
+        });
         history
     }
 }

@@ -8,6 +8,7 @@
 
 mod check;
 mod client;
+mod leases;
 mod machine;
 mod random;
 mod watched;

@@ -127,7 +127,7 @@ pub const MUTANTS: &[Mutant] = &[
         name: "lanes are replayed one after the other",
         rule: "R8",
         file: "src/engine/past.rs",
-        replace: ".min_by_key(|cursor| cursor.next.as_ref().map(|(revision, _)| *revision))",
+        replace: ".min_by_key(|cursor| cursor.next.as_ref().map(|(revision, ..)| *revision))",
         with: ".min_by_key(|cursor| cursor.lane)",
     },
     Mutant {
