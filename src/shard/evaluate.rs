@@ -47,7 +47,7 @@ impl Shard {
     ) -> Result<Outcome, Refusal> {
         self.sampler.note(&put.key);
         if put.lease != 0 || put.ignore_value || put.ignore_lease {
-            txn::check_put(&View { shard: self, context, changed: Vec::new() }, put)?;
+            txn::check_put(&View::new(self, context), put)?;
         }
         let mut reply = pb::PutResponse::default();
         let mut kept = None;
@@ -82,7 +82,7 @@ impl Shard {
         batch: &mut Vec<u8>,
         outgoing: &mut Outgoing,
     ) -> Result<Outcome, Refusal> {
-        let mut view = View { shard: self, context, changed: Vec::new() };
+        let mut view = View::new(self, context);
         let plan = txn::plan(&view, request)?;
         let mut executed = txn::execute(&mut view, request, &plan, take);
         let changed = view.changed;
@@ -144,6 +144,19 @@ struct View<'a, 'c> {
     shard: &'a mut Shard,
     context: Context<'c>,
     changed: Vec<Changed>,
+    /// Whether a key was bound to a lease, which the shard's index hears of only at the end.
+    binds: bool,
+}
+
+impl<'a, 'c> View<'a, 'c> {
+    fn new(shard: &'a mut Shard, context: Context<'c>) -> View<'a, 'c> {
+        View { shard, context, changed: Vec::new(), binds: false }
+    }
+
+    /// The lease that holds the key now, by what this very transaction did too.
+    fn lease_before(&self, key: &[u8]) -> LeaseId {
+        if self.binds { self.shard.store.newest_lease(key) } else { self.shard.lease_before(key) }
+    }
 }
 
 impl State for View<'_, '_> {
@@ -172,7 +185,8 @@ impl State for View<'_, '_> {
     }
 
     fn put(&mut self, at: Revision, sub: u32, key: &[u8], value: &[u8], lease: LeaseId) {
-        let lease_before = self.shard.lease_before(key);
+        let lease_before = self.lease_before(key);
+        self.binds |= lease.is_some();
         let (create, version) = self.shard.store.put((at, sub), key, value, lease);
         let value = Bytes::copy_from_slice(value);
         let put = Some(ChangedTo { value, create, version, lease });
@@ -180,7 +194,7 @@ impl State for View<'_, '_> {
     }
 
     fn delete(&mut self, at: Revision, sub: u32, key: &[u8]) {
-        let lease_before = self.shard.lease_before(key);
+        let lease_before = self.lease_before(key);
         self.shard.store.delete((at, sub), key);
         self.changed.push(Changed { key: Bytes::copy_from_slice(key), lease_before, put: None });
     }
