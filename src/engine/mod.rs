@@ -275,7 +275,8 @@ impl Engine {
         self.advance_hub(fx);
         self.run_local(fx);
         fx.mesh.append(&mut self.acks);
-        if self.seats.iter().any(Seat::has_batch) {
+        // What watchers wait for is other events now, which the watermark may have passed already.
+        if !self.is_settled() || self.seats.iter().any(Seat::has_batch) {
             self.again = true;
         }
     }
