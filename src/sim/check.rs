@@ -269,6 +269,12 @@ impl Checker {
         }
     }
 
+    pub(super) fn watch_cancel_asked(&mut self, stream: u64) {
+        if let Some(watched) = self.watched.get_mut(&stream) {
+            watched.cancel_asked();
+        }
+    }
+
     pub(super) fn watched(
         &mut self,
         stream: u64,
@@ -341,6 +347,7 @@ fn wrote(response: &pb::TxnResponse) -> bool {
     response.responses.iter().any(|op| match &op.response {
         Some(Response::ResponsePut(_)) => true,
         Some(Response::ResponseDeleteRange(delete)) => delete.deleted > 0,
+        Some(Response::ResponseTxn(txn)) => wrote(txn),
         _ => false,
     })
 }
@@ -436,10 +443,17 @@ fn range(request: &pb::RangeRequest, rows: &Rows) -> pb::RangeResponse {
     let kvs: Vec<KeyValue> = inside.map(|(key, row)| to_kv(key, row)).collect();
     let mut response = pb::RangeResponse { count: kvs.len() as i64, ..Default::default() };
     if !request.count_only {
+        let passes =
+            |kv: &KeyValue| txn::passes(request, Revision(kv.create_revision), modified(kv));
         response.kvs = kvs;
+        response.kvs.retain(passes);
         txn::arrange(request, &mut response);
     }
     response
+}
+
+fn modified(kv: &KeyValue) -> Revision {
+    Revision(kv.mod_revision)
 }
 
 /// HashKV before any compaction.

@@ -5,6 +5,7 @@ use cored_proto::etcdserverpb as pb;
 use pb::compare::{CompareResult, CompareTarget, TargetUnion};
 use pb::range_request::{SortOrder, SortTarget};
 use pb::request_op::Request as Op;
+use pb::watch_create_request::FilterType;
 
 use super::Random;
 use crate::engine::Request;
@@ -37,9 +38,11 @@ fn range(random: &mut Random) -> (Bytes, Bytes) {
 }
 
 fn put(random: &mut Random, value: u64, plain: bool) -> pb::PutRequest {
+    // Now and then one that splits the log's groups.
+    let copies = if random.one_in(12) { 500 } else { 1 };
     let mut put = pb::PutRequest {
         key: key(random),
-        value: value.to_string().into(),
+        value: value.to_string().repeat(copies).into(),
         prev_kv: random.one_in(2),
         ..Default::default()
     };
@@ -69,18 +72,38 @@ fn range_request(random: &mut Random, newest: i64) -> pb::RangeRequest {
     request.count_only = random.one_in(6);
     request.keys_only = random.one_in(8);
     if random.one_in(6) {
-        request.sort_order = SortOrder::Descend as i32;
-        request.sort_target = SortTarget::Mod as i32;
+        let order = if random.one_in(2) { SortOrder::Descend } else { SortOrder::Ascend };
+        request.sort_order = order as i32;
+        request.sort_target = random.below(SortTarget::Value as u64 + 1) as i32;
+    }
+    if random.one_in(8) {
+        let bound = 1 + random.below(newest.max(1) as u64) as i64;
+        match random.below(4) {
+            0 => request.min_mod_revision = bound,
+            1 => request.max_mod_revision = bound,
+            2 => request.min_create_revision = bound,
+            _ => request.max_create_revision = bound,
+        }
     }
     request
 }
 
 fn compare(random: &mut Random) -> pb::Compare {
     let (key, range_end) = range(random);
-    let result = if random.one_in(2) { CompareResult::Greater } else { CompareResult::Equal };
-    let (target, union) = match random.below(3) {
+    let result = match random.below(4) {
+        0 => CompareResult::Greater,
+        1 => CompareResult::Less,
+        2 => CompareResult::NotEqual,
+        _ => CompareResult::Equal,
+    };
+    let (target, union) = match random.below(5) {
         0 => (CompareTarget::Version, TargetUnion::Version(random.below(3) as i64)),
         1 => (CompareTarget::Create, TargetUnion::CreateRevision(random.below(20) as i64)),
+        2 => (CompareTarget::Mod, TargetUnion::ModRevision(random.below(60) as i64)),
+        3 => {
+            let value = random.below(200).to_string().into();
+            (CompareTarget::Value, TargetUnion::Value(value))
+        }
         _ => (CompareTarget::Lease, TargetUnion::Lease(random.below(2) as i64)),
     };
     let (result, target) = (result as i32, target as i32);
@@ -92,26 +115,34 @@ fn delete(random: &mut Random) -> pb::DeleteRangeRequest {
     pb::DeleteRangeRequest { key, range_end, prev_kv: random.one_in(2) }
 }
 
-fn branch(random: &mut Random, value: u64, newest: i64) -> Vec<pb::RequestOp> {
+fn branch(random: &mut Random, value: u64, newest: i64, depth: u32) -> Vec<pb::RequestOp> {
     (0..random.below(4))
         .map(|_| {
-            let request = match random.below(4) {
-                0 => Op::RequestRange(range_request(random, newest)),
-                1 => Op::RequestDeleteRange(delete(random)),
-                _ => Op::RequestPut(put(random, value, true)),
+            let request = match random.below(9) {
+                0 if depth < 2 => Op::RequestTxn(any_txn(random, value, newest, depth + 1)),
+                0..=2 => Op::RequestRange(range_request(random, newest)),
+                3 | 4 => Op::RequestDeleteRange(delete(random)),
+                _ => {
+                    let plain = !random.one_in(3);
+                    Op::RequestPut(put(random, value, plain))
+                }
             };
             pb::RequestOp { request: Some(request) }
         })
         .collect()
 }
 
+fn any_txn(random: &mut Random, value: u64, newest: i64, depth: u32) -> pb::TxnRequest {
+    pb::TxnRequest {
+        compare: (0..random.below(3)).map(|_| compare(random)).collect(),
+        success: branch(random, value, newest, depth),
+        failure: branch(random, value, newest, depth),
+    }
+}
+
 fn txn(random: &mut Random, value: u64, newest: i64) -> pb::TxnRequest {
     loop {
-        let txn = pb::TxnRequest {
-            compare: (0..random.below(3)).map(|_| compare(random)).collect(),
-            success: branch(random, value, newest),
-            failure: branch(random, value, newest),
-        };
+        let txn = any_txn(random, value, newest, 0);
         if !crate::txn::has_duplicates(&txn) {
             return txn;
         }
@@ -145,6 +176,19 @@ pub(super) fn watch(random: &mut Random, newest: i64) -> pb::WatchCreateRequest 
         0 => 0,
         _ => 1 + random.below(newest as u64 + 3) as i64,
     };
-    let prev_kv = random.one_in(3);
-    pb::WatchCreateRequest { key, range_end, start_revision, prev_kv, ..Default::default() }
+    let filters = match random.below(8) {
+        0 => vec![FilterType::Noput as i32],
+        1 => vec![FilterType::Nodelete as i32],
+        _ => Vec::new(),
+    };
+    pb::WatchCreateRequest {
+        key,
+        range_end,
+        start_revision,
+        prev_kv: random.one_in(3),
+        filters,
+        fragment: random.one_in(4),
+        progress_notify: random.one_in(3),
+        ..Default::default()
+    }
 }

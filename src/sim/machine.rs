@@ -7,6 +7,7 @@ use bytes::Bytes;
 use cored_proto::etcdserverpb as pb;
 use cored_wal::disk::memory::{Crash, MemoryDisk, Odds, Pace};
 use cored_wal::{Log, Options};
+use pb::watch_request::RequestUnion;
 use prost::Message as _;
 
 use super::check::{Checker, Happened, Violation};
@@ -39,6 +40,16 @@ impl Default for Plan {
 
 /// Logs there are, whatever the number of cores is at a start.
 const DISKS: usize = 3;
+
+/// Watchers fall behind after a handful of events, catch up in small steps, and hear of progress.
+const HUB: HubConfig = HubConfig {
+    cluster_id: 1,
+    member_id: 1,
+    max_request_bytes: 3 << 19,
+    progress_notify_ms: 500,
+    waiting_bytes_max: 400,
+    history_bytes: 200,
+};
 
 /// Where a core is in its turn.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -91,6 +102,10 @@ pub struct World {
     asked: BTreeMap<u64, usize>,
     /// Watch streams, with their cores.
     streams: BTreeMap<u64, usize>,
+    /// What slow clients have not taken from their streams: core, stream and bytes.
+    untaken: Vec<(usize, StreamId, usize)>,
+    /// A disk that hardly gets anything done, so that the others run ahead of it; `DISKS` for none.
+    slow_disk: usize,
     next: u64,
     now_ms: u64,
     trace: u64,
@@ -116,6 +131,8 @@ impl World {
             checker: Checker::default(),
             asked: BTreeMap::new(),
             streams: BTreeMap::new(),
+            untaken: Vec::new(),
+            slow_disk: DISKS,
             next: 1,
             now_ms: 0,
             trace: 0xcbf2_9ce4_8422_2325,
@@ -178,7 +195,7 @@ impl World {
                 order: Arc::clone(&self.order),
                 past: Arc::clone(&recovery.past),
                 groups,
-                hub: HubConfig::default(),
+                hub: HUB,
             })
         };
         let cores = (0..cores).map(CoreId).zip(groups).zip(logs);
@@ -219,9 +236,21 @@ impl World {
                 let how = if self.random.one_in(2) { Crash::Power } else { Crash::Kill };
                 self.crash(how);
             }
+            982..=985 => self.slow_disk = self.random.index(DISKS + 1),
+            986..=995 => self.take_some(),
             _ => {}
         }
         Ok(())
+    }
+
+    /// A slow client takes what was sent on its stream.
+    fn take_some(&mut self) {
+        if !self.untaken.is_empty() {
+            let at = self.random.index(self.untaken.len());
+            let (core, stream, bytes) = self.untaken.remove(at);
+            let sent = Input::Watch(stream, WatchInput::Sent { bytes });
+            self.cores[core].inputs.push_back(sent);
+        }
     }
 
     fn tick(&mut self, core: usize) {
@@ -235,6 +264,9 @@ impl World {
     fn finish_write(&mut self) {
         let disk = self.random.index(self.cores.len());
         let under_way = self.disks[disk].under_way().len();
+        if disk == self.slow_disk && !self.random.one_in(30) {
+            return;
+        }
         if under_way > 0 {
             let place = self.random.index(under_way);
             self.disks[disk].finish(place);
@@ -305,11 +337,16 @@ impl World {
             self.deliver(id, answer)?;
         }
         for (stream, bytes) in std::mem::take(&mut self.cores[at].fx.watch) {
-            let sent = WatchInput::Sent { bytes: bytes.len() };
+            let bytes_sent = bytes.len();
             let response = pb::WatchResponse::decode(bytes).expect("well encoded");
             self.note(response.header.as_ref().map_or(0, |header| header.revision) as u64);
             self.checker.watched(stream.0, response)?;
-            self.cores[at].inputs.push_back(Input::Watch(stream, sent));
+            if stream.0 % 3 == 0 {
+                self.untaken.push((at, stream, bytes_sent));
+            } else {
+                let sent = WatchInput::Sent { bytes: bytes_sent };
+                self.cores[at].inputs.push_back(Input::Watch(stream, sent));
+            }
         }
         self.cores[at].phase = Phase::Resting;
         Ok(())
@@ -349,10 +386,25 @@ impl World {
         if self.streams.len() > 3 && self.random.one_in(2) {
             let at = self.random.index(self.streams.len());
             let (&stream, &core) = self.streams.iter().nth(at).expect("an index below the length");
-            self.streams.remove(&stream);
-            self.checker.watch_closed(stream);
-            let close = Input::Watch(StreamId(stream), WatchInput::Close);
-            return self.cores[core].inputs.push_back(close);
+            let input = match self.random.below(4) {
+                0 => {
+                    self.checker.watch_cancel_asked(stream);
+                    // The only watcher of its stream has the first number.
+                    WatchInput::Request(watch_request(RequestUnion::CancelRequest(
+                        pb::WatchCancelRequest { watch_id: 0 },
+                    )))
+                }
+                1 => WatchInput::Request(watch_request(RequestUnion::ProgressRequest(
+                    pb::WatchProgressRequest {},
+                ))),
+                _ => {
+                    self.streams.remove(&stream);
+                    self.untaken.retain(|(_, of, _)| of.0 != stream);
+                    self.checker.watch_closed(stream);
+                    WatchInput::Close
+                }
+            };
+            return self.cores[core].inputs.push_back(Input::Watch(StreamId(stream), input));
         }
         let stream = self.next;
         self.next += 1;
@@ -360,8 +412,7 @@ impl World {
         let create = client::watch(&mut self.random, self.checker.newest_told().0);
         self.checker.watch_opened(stream, create.clone());
         self.streams.insert(stream, core);
-        let union = pb::watch_request::RequestUnion::CreateRequest(create);
-        let request = pb::WatchRequest { request_union: Some(union) };
+        let request = watch_request(RequestUnion::CreateRequest(create));
         let inputs = &mut self.cores[core].inputs;
         inputs.push_back(Input::Watch(StreamId(stream), WatchInput::Open));
         inputs.push_back(Input::Watch(StreamId(stream), WatchInput::Request(request)));
@@ -388,6 +439,7 @@ impl World {
             self.clients[client] = None;
             self.checker.lost(id, self.now_ms);
         }
+        self.untaken.clear();
         for stream in std::mem::take(&mut self.streams).into_keys() {
             self.checker.watch_closed(stream);
         }
@@ -401,8 +453,13 @@ impl World {
             self.disks.iter().for_each(|disk| disk.set_odds(Odds::default()));
             let at = self.random.index(self.cores.len());
             self.disks[at].finish_all();
+            self.take_some();
             self.run_core(at)?;
-            if round % 64 == 0 && self.asked.is_empty() && self.cores.iter().all(Core::is_at_rest) {
+            if round % 64 == 0
+                && self.asked.is_empty()
+                && self.untaken.is_empty()
+                && self.cores.iter().all(Core::is_at_rest)
+            {
                 let serves = self.cores.iter().all(|core| core.engine.serves());
                 return if serves { Ok(()) } else { Err(Violation::new("it never serves")) };
             }
@@ -425,6 +482,10 @@ impl World {
         });
         history
     }
+}
+
+fn watch_request(union: RequestUnion) -> pb::WatchRequest {
+    pb::WatchRequest { request_union: Some(union) }
 }
 
 fn write_records(core: &mut Core) {

@@ -4,6 +4,7 @@
 use cored_proto::etcdserverpb as pb;
 use cored_proto::mvccpb::event::EventType;
 use cored_proto::mvccpb::{Event, KeyValue};
+use pb::watch_create_request::FilterType;
 
 use super::check::{States, Violation, to_kv};
 use crate::keys::{KeyRange, Revision};
@@ -18,6 +19,7 @@ pub(super) struct Watched {
     /// Everything up to here was promised to have been heard.
     complete: Revision,
     closed: bool,
+    cancel_asked: bool,
     canceled: bool,
 }
 
@@ -29,12 +31,17 @@ impl Watched {
             heard: Vec::new(),
             complete: Revision::ZERO,
             closed: false,
+            cancel_asked: false,
             canceled: false,
         }
     }
 
     pub(super) fn close(&mut self) {
         self.closed = true;
+    }
+
+    pub(super) fn cancel_asked(&mut self) {
+        self.cancel_asked = true;
     }
 
     pub(super) fn heard(&mut self, response: pb::WatchResponse) -> Result<(), Violation> {
@@ -52,13 +59,14 @@ impl Watched {
         }
         let Some(from) = self.from else { return Err(self.violation("heard before created")) };
         if response.canceled {
-            if response.compact_revision <= 0 {
+            if response.compact_revision <= 0 && !self.cancel_asked {
                 return Err(self.violation("canceled without a reason"));
             }
             self.canceled = true;
             return Ok(());
         }
-        let last = self.heard.last().map_or(from.prev(), modified);
+        // What was promised to be complete must have been heard by then, not just some time.
+        let last = self.heard.last().map_or(from.prev(), modified).max(self.complete);
         let first = response.events.first().map(modified);
         if first.is_some_and(|first| first <= last) {
             return Err(self.violation(format!("{first:?} after {last:?}")));
@@ -95,7 +103,7 @@ impl Watched {
         let mut heard = self.heard.iter();
         // Writes above revision 1 only; a watcher that waits for the future has no range yet.
         for (at, writes) in states.writes.iter().filter(|(at, _)| **at >= from && **at <= through) {
-            for write in writes.iter().filter(|write| range.contains(&write.key)) {
+            for write in writes.iter().filter(|write| self.wants(&range, write)) {
                 let Some(event) = heard.next() else {
                     return Err(self.violation(format!("{at} of {:?} was not heard", write.key)));
                 };
@@ -106,6 +114,14 @@ impl Watched {
             Some(event) => Err(self.violation(format!("heard {event:?}, which never happened"))),
             None => Ok(()),
         }
+    }
+
+    fn wants(&self, range: &KeyRange, write: &Write) -> bool {
+        let filter = match write.change {
+            Change::Put { .. } => FilterType::Noput,
+            Change::Delete => FilterType::Nodelete,
+        };
+        range.contains(&write.key) && !self.create.filters.contains(&(filter as i32))
     }
 
     fn compare(

@@ -5,7 +5,7 @@
 //!
 //! It builds the engine once for each, so it is run by itself:
 //! `cargo test --test mutants -- --ignored --nocapture`, or for some of them with
-//! `CORED_MUTANTS=part of a name`.
+//! `CORED_MUTANTS='part of a name,part of another'`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,8 @@ fn the_simulation_finds_every_mutant() {
     let tree = Tree::copy();
     let mut runs = vec![("nothing changed", "", tree.run(None))];
     let mut survivors = Vec::new();
-    for mutant in MUTANTS.iter().filter(|mutant| mutant.name.contains(&wanted)) {
+    let is_wanted = |mutant: &&Mutant| wanted.split(',').any(|part| mutant.name.contains(part));
+    for mutant in MUTANTS.iter().filter(is_wanted) {
         let next = (mutant.name, mutant.rule, tree.run(Some(mutant)));
         // While this one runs, the next is built.
         runs.push(next);
@@ -144,7 +145,7 @@ impl Tree {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{name} does not build:\n{said}");
         let program = self.root.join(name.replace(' ', "-"));
-        fs::rename(self.target.join("debug/mutant"), &program).expect("cargo made it");
+        fs::copy(self.target.join("debug/mutant"), &program).expect("cargo made it");
         program
     }
 }

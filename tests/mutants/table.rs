@@ -124,6 +124,13 @@ pub const MUTANTS: &[Mutant] = &[
         with: "index < barrier && at > self.cut && false",
     },
     Mutant {
+        name: "no control record is void",
+        rule: "R5",
+        file: "src/engine/past.rs",
+        replace: "record.at().is_none_or(|at| !epochs.voids(LaneId(0), index, at))",
+        with: "record.at().is_none_or(|at| !epochs.voids(LaneId(0), index, at) || true)",
+    },
+    Mutant {
         name: "lanes are replayed one after the other",
         rule: "R8",
         file: "src/engine/past.rs",
@@ -209,6 +216,20 @@ pub const MUTANTS: &[Mutant] = &[
         self.store.import",
     },
     Mutant {
+        name: "events behind the ones just released wait for an unrelated turn",
+        rule: "R11",
+        file: "src/engine/mod.rs",
+        replace: "if !self.is_settled() || self.seats",
+        with: "if self.seats",
+    },
+    Mutant {
+        name: "a live watcher is sent again what it was told as history",
+        rule: "R11",
+        file: "src/watch/hub/release.rs",
+        replace: "} else if event.revision >= watcher.next",
+        with: "} else if event.revision > Revision::ZERO",
+    },
+    Mutant {
         name: "a registration without what is there already",
         rule: "R11",
         file: "src/engine/gather.rs",
@@ -253,5 +274,42 @@ pub const MUTANTS: &[Mutant] = &[
         file: "src/engine/mod.rs",
         replace: "let at_once = out.stored.is_empty() && self.unpersisted.is_empty();",
         with: "let at_once = out.stored.is_empty();",
+    },
+    Mutant {
+        name: "a control record takes effect before the watermark reaches its stamp",
+        rule: "R13",
+        file: "src/engine/keeper.rs",
+        replace: "if !pending.committed || pending.stamp > watermark {",
+        with: "if !pending.committed || watermark < Revision::ZERO {",
+    },
+    Mutant {
+        name: "a renewal is acknowledged before it is logged",
+        rule: "R13",
+        file: "src/engine/lease_life.rs",
+        replace: "Some(renewed) if renewed.must_log => {",
+        with: "Some(renewed) if renewed.must_log && false => {",
+    },
+    Mutant {
+        name: "a shard answers below its compaction",
+        rule: "R13",
+        file: "src/engine/gather.rs",
+        replace: "Reading::Range { at, .. } if at < compacted => Part::Compacted(compacted),",
+        with: "",
+    },
+    Mutant {
+        name: "a lease keeps keys that another lease has now",
+        rule: "R13",
+        file: "src/shard/install.rs",
+        replace: "        if before.is_some() {
+            self.attached.detach(before, key);
+        }",
+        with: "",
+    },
+    Mutant {
+        name: "a key that its own transaction deletes again hangs on its lease",
+        rule: "R13",
+        file: "src/shard/evaluate.rs",
+        replace: "if self.binds {",
+        with: "if self.binds && false {",
     },
 ];
