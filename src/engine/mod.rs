@@ -287,6 +287,12 @@ impl Engine {
         self.again
     }
 
+    /// How many answers wait here for the watermark.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.gated.len() + self.seats.iter().map(Seat::waiting).sum::<usize>()
+    }
+
     /// Whether this core serves.
     #[must_use]
     pub fn serves(&self) -> bool {

@@ -240,6 +240,11 @@ impl Seat {
         }
     }
 
+    /// How many answers wait for their gates.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+
     /// Whether nothing is in flight and nobody waits.
     pub(super) fn is_quiet(&self) -> bool {
         self.flights.is_empty()

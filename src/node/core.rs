@@ -49,6 +49,13 @@ const PAUSE_AFTER_TURNS: u32 = 32;
 /// A real timer, the only kind of yielding that reaches the rings.
 const PAUSE: Duration = Duration::from_micros(1);
 
+/// How long a lone request's write is waited for in place.
+///
+/// To park and to be woken costs the executor some ten system calls and two interrupts, more than the
+/// write of a fast disk takes. With nobody else in sight that is not worth it; whoever comes
+/// meanwhile loses no more than this, and a disk that takes longer is left to the executor.
+const LONE_WAIT: Duration = Duration::from_micros(250);
+
 /// A turn longer than this is counted.
 const SLOW_TURN: Duration = Duration::from_millis(1);
 
@@ -103,6 +110,10 @@ struct Drive<D> {
     /// Work and turns since the last pause.
     worked: Duration,
     turns: u32,
+    /// Whether the last turn gave something to a connection, which must run to pass it on.
+    delivered: bool,
+    /// Whether the loop waited for the disk since it last waited for everything.
+    waited: bool,
     stopping: bool,
 }
 
@@ -126,6 +137,8 @@ impl<D: Disk> Drive<D> {
             beat_due_ms: 0,
             worked: Duration::ZERO,
             turns: 0,
+            delivered: false,
+            waited: false,
             stopping: false,
             parts,
         }
@@ -139,9 +152,16 @@ impl<D: Disk> Drive<D> {
             if self.worked >= PAUSE_AFTER || self.turns >= PAUSE_AFTER_TURNS {
                 self.pause().await;
             }
-            if !self.wants_turn() {
-                poll_fn(|cx| self.arrived(cx)).await;
+            if self.wants_turn() {
+                continue;
             }
+            if self.is_lone() {
+                self.parts.log.wait(LONE_WAIT)?;
+                self.waited = true;
+                continue;
+            }
+            self.waited = false;
+            poll_fn(|cx| self.arrived(cx)).await;
         }
         Ok(())
     }
@@ -214,6 +234,7 @@ impl<D: Disk> Drive<D> {
         mesh.send(&mut fx.mesh);
         fx.wake.drain(..).for_each(|core| mesh.poke(core));
         door.set_term(engine.term());
+        self.delivered = !fx.answers.is_empty() || !fx.watch.is_empty();
         for (id, answer) in fx.answers.drain(..) {
             if matches!(answer, Err(Error::NoLeader | Error::Stopped | Error::Timeout)) {
                 metrics.proposals_failed.add(1);
@@ -239,6 +260,13 @@ impl<D: Disk> Drive<D> {
         polls || self.parts.engine.wants_turn() || !self.backlog.is_empty() || self.is_over()
     }
 
+    /// Whether one request waits for its write, and nothing else could happen on this core meanwhile.
+    fn is_lone(&self) -> bool {
+        let Parts { engine, log, door, .. } = &self.parts;
+        let lone = log.in_flight() == 1 && engine.waiting() == 1 && door.in_flight() <= 1;
+        lone && !self.waited && !self.delivered && self.finished.is_some()
+    }
+
     async fn pause(&mut self) {
         Timer::new(PAUSE).await;
         (self.worked, self.turns) = (Duration::ZERO, 0);
@@ -248,7 +276,7 @@ impl<D: Disk> Drive<D> {
     fn arrived(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.arm_timer();
         let mut arrived = self.parts.door.poll_arrived(cx.waker()).is_ready();
-        if let Some(finished) = &mut self.finished {
+        if let Some(finished) = self.finished.as_mut().filter(|_| self.parts.log.is_busy()) {
             arrived |= finished.poll_readable(cx).is_ready();
         }
         if Pin::new(&mut self.timer).poll(cx).is_ready() {

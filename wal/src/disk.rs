@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use crate::buffer::Buffer;
 
@@ -106,6 +107,16 @@ pub trait Disk {
     /// # Errors
     /// Whatever the operating system says.
     fn reap(&mut self, wait: bool) -> io::Result<Option<Completion>>;
+
+    /// Waits until something ends, but not longer than `at_most`; may return early and for no reason.
+    /// A disk whose completions do not come by themselves returns at once.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    fn wait(&mut self, at_most: Duration) -> io::Result<()>;
+
+    /// Whether anything is under way that `reap` will report.
+    fn is_busy(&self) -> bool;
 
     /// A descriptor that becomes readable (an eventfd of 8 bytes) when `reap` has something.
     fn wake_fd(&self) -> Option<RawFd>;

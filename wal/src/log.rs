@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use crate::buffer::{BLOCK_BYTES, Buffer};
 use crate::disk::{Completion, Disk};
@@ -246,6 +247,19 @@ impl<D: Disk> Log<D> {
         self.latch(result)
     }
 
+    /// Waits until a write ends, but not longer than `at_most`: for a caller that has nothing else to
+    /// do meanwhile, this is much cheaper than to be woken. May return early.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the log has failed then.
+    pub fn wait(&mut self, at_most: Duration) -> Result<(), Error> {
+        self.check()?;
+        let result = self.disk.wait(at_most);
+        let segment = self.current.header.segment;
+        let result = self.io("wait for a write to", segment, 0, result);
+        self.latch(result)
+    }
+
     /// Everything up to here is durable.
     #[must_use]
     pub fn durable(&self) -> Sequence {
@@ -304,6 +318,12 @@ impl<D: Disk> Log<D> {
             return None;
         }
         Some(self.seal_due.map_or(self.now_ms, |(due_ms, _)| due_ms))
+    }
+
+    /// Whether anything is under way, of which [`Log::wake_fd`] will tell.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.disk.is_busy()
     }
 
     /// A descriptor that becomes readable when [`Log::complete`] has something to do.

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use cored_wal::disk::direct::{DirectDisk, Directory};
 use cored_wal::{Error, Log, Options, Recovered};
@@ -67,6 +68,27 @@ fn records_survive_many_segments_and_reopening() {
         log.close().unwrap();
     }
     assert!(names(&directory).len() > 20, "it took many segments");
+}
+
+#[test]
+fn waiting_ends_with_the_write_and_does_not_begin_without_one() {
+    let scratch = scratch();
+    let directory = Directory::open(scratch.path().join("wal")).unwrap();
+    let (mut log, ..) = open(&directory, &small());
+    // Opening prepares segments; that ends by itself and is not waited for below.
+    while log.is_busy() {
+        log.wait(Duration::from_secs(60)).unwrap();
+        log.complete().unwrap();
+    }
+    log.wait(Duration::from_secs(3600)).unwrap();
+    let last = log.append(0, 1, &[b"alone"]);
+    log.submit().unwrap();
+    assert!(log.is_busy());
+    while log.durable() < last {
+        log.wait(Duration::from_secs(60)).unwrap();
+        log.complete().unwrap();
+    }
+    assert_eq!(log.in_flight(), 0);
 }
 
 #[test]

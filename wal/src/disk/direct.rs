@@ -15,6 +15,7 @@ use std::io;
 use std::mem::{self, ManuallyDrop};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use io_uring::{opcode, squeue, types};
 
@@ -378,6 +379,14 @@ impl Disk for DirectDisk {
 
     fn reap(&mut self, wait: bool) -> io::Result<Option<Completion>> {
         self.reap_one(wait)
+    }
+
+    fn wait(&mut self, at_most: Duration) -> io::Result<()> {
+        self.ring.wait(at_most)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.ring.under_way() > 0
     }
 
     /// A blocking eventfd. Whoever waits for it also reads it; the disk never does.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use crate::buffer::{BLOCK_BYTES, Buffer};
 use crate::disk::{Completion, Disk, SegmentFile};
@@ -481,6 +482,15 @@ impl Disk for MemoryDisk {
             }
         }
         Ok(state.done.pop_front())
+    }
+
+    fn wait(&mut self, _at_most: Duration) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn is_busy(&self) -> bool {
+        let state = self.lock();
+        !state.under_way.is_empty() || !state.done.is_empty()
     }
 
     fn wake_fd(&self) -> Option<RawFd> {

@@ -8,8 +8,9 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
-use io_uring::{IoUring, Probe, opcode, squeue};
+use io_uring::{IoUring, Probe, opcode, squeue, types};
 
 use crate::error::Error;
 
@@ -97,6 +98,19 @@ impl Ring {
         }
     }
 
+    /// Waits for a completion, but not longer than `at_most`.
+    pub(super) fn wait(&mut self, at_most: Duration) -> io::Result<()> {
+        if self.under_way == 0 || !self.ring.completion().is_empty() {
+            return Ok(());
+        }
+        let at_most = types::Timespec::from(at_most);
+        let args = types::SubmitArgs::new().timespec(&at_most);
+        match self.ring.submitter().submit_with_args(1, &args) {
+            Err(error) if !is_no_failure(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     fn submit(&mut self, want: usize) -> io::Result<()> {
         loop {
             match self.ring.submit_and_wait(want) {
@@ -106,6 +120,11 @@ impl Ring {
             }
         }
     }
+}
+
+/// Waiting in vain, or not to the end, is no failure.
+fn is_no_failure(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR))
 }
 
 fn result(value: i32) -> io::Result<usize> {
