@@ -286,9 +286,10 @@ pub const FLAGS: &[Flag] = &[
     ),
     own(
         "spin",
-        "50us",
+        "0s",
         Form::Duration,
-        "How long an idle core looks for work before it sleeps: shorter answers for some CPU.",
+        "How long an idle core looks for work before it sleeps. 50us makes answers that cross cores\n\
+         shorter where every core has a CPU to itself; it costs CPU, and time where it has not.",
     ),
 ];
 
