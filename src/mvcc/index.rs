@@ -10,6 +10,7 @@ mod names;
 mod tests;
 
 use names::{FANOUT, Names};
+pub(super) use names::{hint, shared};
 
 use super::slots::{SlotId, Slots};
 

@@ -10,6 +10,8 @@
 //! Slots       key, its versions      value, create …  ┘
 //! ```
 
+pub mod base;
+pub mod build;
 mod compact;
 mod encode;
 mod hash;

@@ -167,13 +167,13 @@ impl Names {
 }
 
 /// How many bytes two keys have in common at their beginning.
-fn shared(a: &[u8], b: &[u8]) -> usize {
+pub(in crate::mvcc) fn shared(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 /// Four bytes of `key` from `skip` on, filled up with zeros: smaller hint, smaller key.
 #[inline]
-fn hint(key: &[u8], skip: usize) -> u32 {
+pub(in crate::mvcc) fn hint(key: &[u8], skip: usize) -> u32 {
     let rest = &key[skip..];
     match rest.first_chunk() {
         Some(four) => u32::from_be_bytes(*four),

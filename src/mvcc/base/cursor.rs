@@ -1,0 +1,158 @@
+//! Keys of the base in order, each with all its versions.
+//!
+//! Knows no other layer: whoever merges several asks each for its next key.
+
+use super::block::View;
+use super::{Base, Corrupt};
+use crate::keys::{KeyRange, Revision};
+
+use super::super::version::VersionRef;
+
+/// A place between the keys of a range. Peeking costs no allocation; a step inside a block touches nothing
+/// but the block's offsets.
+pub struct Cursor<'a> {
+    base: &'a Base,
+    /// The block of the next key, when the cursor stands before it; then the first and the end of its keys.
+    block: usize,
+    open: Option<Open<'a>>,
+    /// The first block that has no key of the range.
+    end: usize,
+    range: KeyRange,
+}
+
+struct Open<'a> {
+    view: View<'a>,
+    next: usize,
+    end: usize,
+}
+
+/// A key of the base with all its versions, at least one.
+#[derive(Clone, Copy)]
+pub struct KeyRef<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    base: &'a Base,
+    /// The newest block that has versions of it.
+    block: usize,
+    view: View<'a>,
+    number: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) fn new(base: &'a Base, range: &KeyRange) -> Cursor<'a> {
+        let blocks = base.blocks_of(range);
+        let range = range.clone();
+        Cursor { base, block: blocks.start, open: None, end: blocks.end, range }
+    }
+
+    /// The next key; `None` behind the last.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if its block is. [`Cursor::advance`] passes over such a block.
+    pub fn peek(&mut self) -> Result<Option<KeyRef<'a>>, Corrupt> {
+        loop {
+            if let Some(open) = &self.open
+                && open.next < open.end
+            {
+                let (view, number) = (open.view, open.next);
+                let key = view.key(number);
+                return Ok(Some(KeyRef { key, base: self.base, block: self.block, view, number }));
+            }
+            if self.open.take().is_some() {
+                self.block += 1;
+            }
+            if self.block >= self.end {
+                return Ok(None);
+            }
+            self.open_block()?;
+        }
+    }
+
+    /// Steps over the key that [`Cursor::peek`] shows, or over the block that it cannot read.
+    pub fn advance(&mut self) {
+        match &mut self.open {
+            Some(open) => open.next += 1,
+            None => {
+                while self.base.blocks.get(self.block).is_some_and(|row| row.keys == 0) {
+                    self.block += 1;
+                }
+                self.block += 1;
+            }
+        }
+    }
+
+    /// Opens the block; of a key in several blocks all of them.
+    fn open_block(&mut self) -> Result<(), Corrupt> {
+        while self.base.blocks[self.block].keys == 0 {
+            self.base.view(self.block)?;
+            self.block += 1;
+        }
+        let view = self.base.view(self.block)?;
+        let next = view.lower_bound(&self.range.start);
+        let end = self.range.end.as_deref().map_or(view.keys(), |end| view.lower_bound(end));
+        self.open = Some(Open { view, next, end });
+        Ok(())
+    }
+}
+
+impl<'a> KeyRef<'a> {
+    /// How many versions the key has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let own = self.view.versions_of(self.number).len();
+        own + self.earlier().map(|block| self.base.blocks[block].versions as usize).sum::<usize>()
+    }
+
+    /// Never: a key without a version is not in the base.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// A version by its number, the oldest first; `None` behind the last.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<VersionRef<'a>> {
+        let mut index = index;
+        for block in self.earlier() {
+            let versions = self.base.blocks[block].versions as usize;
+            if index < versions {
+                return self.base.view(block).ok()?.version(0, index);
+            }
+            index -= versions;
+        }
+        let own = self.view.versions_of(self.number);
+        if index < own.len() { self.view.version(self.number, own.start + index) } else { None }
+    }
+
+    /// All versions, the oldest first.
+    pub fn versions(&self) -> impl Iterator<Item = VersionRef<'a>> {
+        let key = *self;
+        (0..key.len()).map_while(move |index| key.get(index))
+    }
+
+    /// The newest version, a tombstone too.
+    #[must_use]
+    pub fn newest(&self) -> Option<VersionRef<'a>> {
+        self.view.newest(self.number)
+    }
+
+    /// The newest version that is not above `at`, a tombstone too.
+    #[must_use]
+    pub fn at(&self, at: Revision) -> Option<VersionRef<'a>> {
+        self.view.at(self.number, at).or_else(|| {
+            let views = self.earlier().rev().filter_map(|block| self.base.view(block).ok());
+            views.into_iter().find_map(|view| view.at(0, at))
+        })
+    }
+
+    /// The blocks before that hold older versions of the key, in order; all of them are checked.
+    fn earlier(&self) -> std::ops::Range<usize> {
+        let mut first = self.block;
+        if self.number == 0 {
+            while self.base.continues(first) {
+                first -= 1;
+            }
+        }
+        first..self.block
+    }
+}
