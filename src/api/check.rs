@@ -83,14 +83,6 @@ pub fn txn(request: &pb::TxnRequest, max_txn_ops: usize) -> Result<(), Status> {
     refuse_if(txn::has_duplicates(request), Status::DUPLICATE_KEY)
 }
 
-/// Whether a transaction can only read, and so enters no log. A nested one counts as a write, in
-/// etcd's reading.
-#[must_use]
-pub fn only_reads(request: &pb::TxnRequest) -> bool {
-    let mut ops = request.success.iter().chain(&request.failure);
-    ops.all(|op| matches!(op.request, Some(Request::RequestRange(_))))
-}
-
 fn operations(request: &pb::TxnRequest, max_txn_ops: usize) -> Result<(), Status> {
     let longest = request.compare.len().max(request.success.len()).max(request.failure.len());
     // A nested transaction has what its parent leaves.

@@ -14,6 +14,7 @@ use super::stream::Responses;
 use super::{Api, check, decode, encode};
 use crate::engine::{Answer, RangeReply, Reply, Request};
 use crate::keys::Revision;
+use crate::txn::cost;
 
 /// Keys in the first piece of a streamed range.
 const STREAM_FIRST_KEYS: i64 = 10;
@@ -64,7 +65,7 @@ impl Api {
             "Txn" => {
                 let txn: pb::TxnRequest = decode(request)?;
                 check::txn(&txn, self.settings.max_txn_ops)?;
-                if !check::only_reads(&txn) {
+                if !cost::only_reads(&txn) {
                     check::size(len_bytes, self.settings.max_request_bytes)?;
                 }
                 Ok(encode(&self.txn(txn).await?))

@@ -83,7 +83,11 @@ impl Api {
         wanted: LeaseId,
         ttl_s: i64,
     ) -> Result<pb::LeaseGrantResponse, Status> {
-        let ttl_s = check::lease_ttl_s(ttl_s, self.settings.min_lease_ttl_s)?;
+        let ttl_s = match check::lease_ttl_s(ttl_s, self.settings.min_lease_ttl_s) {
+            Ok(ttl_s) => ttl_s,
+            // etcd looks at the alarms before it looks at the time.
+            Err(status) => return Err(self.alarmed().await?.unwrap_or(status)),
+        };
         loop {
             let id = if wanted.is_some() { wanted } else { self.lease_id() };
             let answer = match self.door.ask(Request::LeaseGrant { id, ttl_s }).await {

@@ -1,5 +1,7 @@
-//! The Maintenance service: how the member is, and digests of what it holds. There are no alarms
-//! to raise and there is nothing to defragment: memory that versions leave is used again at once.
+//! The Maintenance service: how the member is, which alarms are raised, and digests of what it
+//! holds. There is nothing to defragment: memory that versions leave is used again at once.
+
+use std::borrow::Cow;
 
 use bytes::Bytes;
 use cored_proto::Method;
@@ -30,7 +32,7 @@ impl Api {
                 let pb::HashKvResponse { header, hash, .. } = self.hash(Request::Hash).await?;
                 Ok(encode(&pb::HashResponse { header, hash }))
             }
-            "Alarm" => self.alarm(decode(request)?).await,
+            "Alarm" => Ok(encode(&self.alarm(decode(request)?).await?)),
             "Defragment" => {
                 let pb::DefragmentRequest {} = decode(request)?;
                 // As in etcd, without a header.
@@ -47,6 +49,7 @@ impl Api {
         if !status.serves {
             errors.push(Status::NO_LEADER.message.into_owned());
         }
+        errors.extend(status.alarms.iter().map(described));
         Ok(pb::StatusResponse {
             header: Some(header),
             version: ETCD_VERSION.to_owned(),
@@ -73,6 +76,15 @@ impl Api {
         Ok((self.door.header(revision.0), status))
     }
 
+    /// What everything that lets the store grow is refused with, if an alarm is raised.
+    pub(super) async fn alarmed(&self) -> Result<Option<Status>, Status> {
+        let (_, StatusReply { alarms, .. }) = self.ask_status().await?;
+        let refusals =
+            [(pb::AlarmType::Corrupt, Status::CORRUPT), (pb::AlarmType::Nospace, Status::NO_SPACE)];
+        let mut raised = refusals.into_iter().filter(|(kind, _)| is_raised(&alarms, *kind));
+        Ok(raised.next().map(|(_, status)| status))
+    }
+
     async fn hash(&self, request: Request) -> Result<pb::HashKvResponse, Status> {
         let answer = self.door.ask(request).await?;
         let Answer { revision, reply: Reply::Hash { hash, compact_revision, hash_revision } } =
@@ -84,15 +96,36 @@ impl Api {
         Ok(pb::HashKvResponse { header, hash, compact_revision, hash_revision })
     }
 
-    /// No alarm is ever raised: the list is empty, and ending one that is not there is done. (An
-    /// unknown action makes etcd 3.7 panic, at every restart again.)
-    async fn alarm(&self, request: pb::AlarmRequest) -> Result<Bytes, Status> {
-        match AlarmAction::try_from(request.action) {
-            Ok(AlarmAction::Get | AlarmAction::Deactivate) => {}
-            Ok(AlarmAction::Activate) => return Err(Status::unimplemented("Alarm")),
-            Err(_) => return Err(Status::fixed(Code::InvalidArgument, "unknown alarm action")),
+    /// Tells the alarms, raises one or ends one. (An unknown action makes etcd 3.7 panic, at every
+    /// restart again.)
+    async fn alarm(&self, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, Status> {
+        if AlarmAction::try_from(request.action).is_err() {
+            return Err(Status::fixed(Code::InvalidArgument, "unknown alarm action"));
         }
-        let header = Some(self.door.header(self.current().await?.0));
-        Ok(encode(&pb::AlarmResponse { header, alarms: Vec::new() }))
+        let answer = self.door.ask(Request::Alarm(request)).await?;
+        let Answer { revision, reply: Reply::Alarms(alarms) } = answer else {
+            unreachable!("a request about alarms is answered with alarms")
+        };
+        Ok(pb::AlarmResponse { header: Some(self.door.header(revision.0)), alarms })
+    }
+}
+
+/// Whether an alarm of this kind is among them.
+pub(super) fn is_raised(alarms: &[pb::AlarmMember], kind: pb::AlarmType) -> bool {
+    alarms.iter().any(|alarm| alarm.alarm == kind as i32)
+}
+
+/// An alarm as Go prints it, in which a member 0 and a kind 0 do not show.
+fn described(alarm: &pb::AlarmMember) -> String {
+    let member = (alarm.member_id != 0).then(|| format!("memberID:{}", alarm.member_id));
+    let kind = (alarm.alarm != 0).then(|| format!("alarm:{}", alarm_name(alarm.alarm)));
+    member.into_iter().chain(kind).collect::<Vec<_>>().join(" ")
+}
+
+/// The name of a kind of alarm; its number if etcd has no name for it.
+pub(super) fn alarm_name(alarm: i32) -> Cow<'static, str> {
+    match pb::AlarmType::try_from(alarm) {
+        Ok(known) => known.as_str_name().into(),
+        Err(_) => alarm.to_string().into(),
     }
 }

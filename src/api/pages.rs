@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use cored_proto::etcdserverpb as pb;
 
-use super::status::Status;
+use super::maintenance::{alarm_name, is_raised};
+use super::status::{Code, Status};
 use super::{Api, ETCD_CLUSTER_VERSION, ETCD_VERSION};
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -77,11 +78,17 @@ impl Api {
         }
     }
 
-    /// As etcd: alarms first (there are none to raise), then the leader, then a read.
+    /// As etcd: alarms first, then the leader, then a read.
     async fn health_page(&self, query: &str) -> Page {
         let serializable = values(query, "serializable").next().as_deref() == Some("true");
-        let serves = self.ask_status().await.is_ok_and(|(_, status)| status.serves);
-        let reason = if !serializable && !serves {
+        let excluded: Vec<String> = values(query, "exclude").collect();
+        let status = self.ask_status().await.map(|(_, status)| status).unwrap_or_default();
+        let counts = |name: &str| !excluded.iter().any(|excluded| excluded == name);
+        let alarm = status.alarms.iter().find(|alarm| counts(&alarm_name(alarm.alarm)));
+        let reason = if let Some(alarm) = alarm {
+            let known = pb::AlarmType::try_from(alarm.alarm);
+            Some(format!("ALARM {}", known.map_or("UNKNOWN", |known| known.as_str_name())))
+        } else if !serializable && !status.serves {
             Some("RAFT NO LEADER".to_owned())
         } else {
             let failed = self.read(serializable).await.err();
@@ -124,8 +131,17 @@ impl Api {
         match check {
             Check::SerializableRead => self.read(true).await,
             Check::LinearizableRead => self.read(false).await,
-            // Alarms are not raised and learners do not exist yet.
-            Check::DataCorruption | Check::NonLearner => Ok(()),
+            Check::DataCorruption => {
+                let status = self.ask_status().await.map(|(_, status)| status).unwrap_or_default();
+                let corrupt = pb::AlarmType::Corrupt;
+                if is_raised(&status.alarms, corrupt) {
+                    let message = format!("alarm activated: {}", corrupt.as_str_name());
+                    return Err(Status { code: Code::DataLoss, message: message.into() });
+                }
+                Ok(())
+            }
+            // Learners do not exist yet.
+            Check::NonLearner => Ok(()),
         }
     }
 

@@ -99,6 +99,10 @@ statuses! {
     LEASE_EXISTS = FailedPrecondition "etcdserver: lease already exists";
     /// More seconds than a lease can have.
     LEASE_TTL_TOO_LARGE = OutOfRange "etcdserver: too large lease TTL";
+    /// The quota would be exceeded, or was and the alarm is still raised.
+    NO_SPACE = ResourceExhausted "etcdserver: mvcc: database space exceeded";
+    /// The data is damaged, and the alarm that says so is raised.
+    CORRUPT = DataLoss "etcdserver: corrupt cluster";
     /// Too much waits already. The code is etcd's own slip: it declares ResourceExhausted and
     /// sends Unknown.
     TOO_MANY_REQUESTS = Unknown "etcdserver: too many requests";
@@ -144,6 +148,8 @@ impl From<engine::Error> for Status {
         match error {
             engine::Error::Refused(refusal) => refusal.into(),
             engine::Error::LeaseExists => Status::LEASE_EXISTS,
+            engine::Error::NoSpace => Status::NO_SPACE,
+            engine::Error::Corrupt => Status::CORRUPT,
             engine::Error::TooManyRequests => Status::TOO_MANY_REQUESTS,
             engine::Error::NoLeader => Status::NO_LEADER,
             engine::Error::Stopped => Status::STOPPED,

@@ -187,9 +187,16 @@ fn digests_alarms_and_defragmentation() {
     };
     let none = Ok(pb::AlarmResponse { header: header(2), alarms: Vec::new() });
     assert_eq!(alarm(&mut world, 0), none);
-    assert_eq!(alarm(&mut world, 2), none);
+    world.model.alarms.set(1, 9, true);
+    world.model.alarms.set(7, 0, true);
+    let [full, odd] =
+        [(9, 1), (0, 7)].map(|(member_id, alarm)| pb::AlarmMember { member_id, alarm });
+    let both = Ok(pb::AlarmResponse { header: header(2), alarms: vec![full, odd] });
+    assert_eq!(alarm(&mut world, 0), both);
+    let path = "etcdserverpb.Maintenance/Status";
+    let status = world.call::<pb::StatusResponse>(path, &pb::StatusRequest {}).expect("a status");
+    assert_eq!(status.errors, ["memberID:9 alarm:NOSPACE", "alarm:7"]);
     let code = |answer: Result<_, Status>| answer.map_err(|status| status.code);
-    assert_eq!(code(alarm(&mut world, 1)), Err(Code::Unimplemented));
     // An unknown action is what makes etcd 3.7.3 panic at once and at every restart.
     assert_eq!(code(alarm(&mut world, 5)), Err(Code::InvalidArgument));
 

@@ -294,6 +294,10 @@ impl Engine {
             self.finish(op, fx);
             return self.respond(origin, Err(Error::TooManyRequests), fx);
         }
+        if let Some(error) = self.control.alarms.refuse(request) {
+            self.finish(op, fx);
+            return self.respond_at(seen, origin, Err(error));
+        }
         let plan = match txn::plan(&across.gathered, txn) {
             Ok(plan) => plan,
             Err(refusal) => {

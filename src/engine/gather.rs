@@ -269,6 +269,7 @@ impl Engine {
             raft_index: sizes.raft_index,
             raft_applied_index: sizes.raft_applied,
             serves: self.serving,
+            alarms: self.control.alarms.of(0).collect(),
         };
         let revision = self.order.watermark();
         let origin = Origin { core: self.core, id };

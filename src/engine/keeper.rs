@@ -4,6 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use cored_proto::etcdserverpb as pb;
+
+use super::alarms::Alarms;
 use super::message::{Change, Message, Origin, Transfer};
 use super::moves::Move;
 use super::seat::Item;
@@ -31,6 +34,8 @@ pub(super) struct Keeper {
     /// Per core up to where its garbage is gone.
     collected: Vec<Revision>,
     granting: BTreeSet<LeaseId>,
+    /// The alarms as they will be when everything that was logged is effective.
+    pub(super) alarms: Alarms,
     /// Leases whose end is under way, and who else asked for it.
     pub(super) revoking: BTreeMap<LeaseId, Vec<Origin>>,
     pub(super) moving: Option<Move>,
@@ -61,6 +66,8 @@ pub(super) enum Then {
     Granted(LeaseId, i64, Origin),
     /// A keepalive is answered.
     Renewed(i64, Origin),
+    /// An alarm was raised or ended, or there was none to end.
+    Alarm(Option<pb::AlarmMember>, Origin),
     /// A lease without keys is gone.
     Revoked(ClaimId, LeaseId, Option<Origin>),
     /// Nobody waits.
@@ -78,6 +85,7 @@ impl Keeper {
             physical: Vec::new(),
             collected: vec![Revision::ZERO; usize::from(cores)],
             granting: BTreeSet::new(),
+            alarms: Alarms::default(),
             revoking: BTreeMap::new(),
             moving: None,
             whole_running: 0,
@@ -107,6 +115,9 @@ impl Engine {
 
     /// A request about control state.
     pub(super) fn command(&mut self, origin: Origin, request: Request, fx: &mut Effects) {
+        if let Some(error) = self.control.alarms.refuse(&request) {
+            return self.answer_state(origin, Err(error));
+        }
         match request {
             Request::Compact { revision, physical } => {
                 self.compact(origin, Revision(revision), physical);
@@ -121,6 +132,7 @@ impl Engine {
             }
             Request::HashKv { revision } => self.hash(origin, revision, fx),
             Request::Hash => self.hash(origin, 0, fx),
+            Request::Alarm(request) => self.alarm(origin, request),
             other => unreachable!("{other:?} is no command"),
         }
     }
@@ -239,6 +251,9 @@ impl Engine {
                 self.garbage = true;
                 self.again = true;
             }
+            Change::Logged(Control::Alarm { member, alarm, on }, _) => {
+                self.control.alarms.set(alarm, member, on);
+            }
             Change::Logged(Control::Map { version, ranges }, transfer) => {
                 self.new_map(version, ranges, transfer, fx);
             }
@@ -279,6 +294,10 @@ impl Engine {
                 keeper.clock.grant(lease, ttl_s, 0, now_ms);
                 self.respond(origin, done(Reply::Ttl(ttl_s)), fx);
             }
+            Then::Alarm(told, origin) => {
+                let reply = Reply::Alarms(told.into_iter().collect());
+                self.respond(origin, done(reply), fx);
+            }
             Then::Renewed(ttl_s, origin) => self.respond(origin, done(Reply::Ttl(ttl_s)), fx),
             Then::Revoked(op, lease, origin) => {
                 self.finish_keyless(op, fx);
@@ -314,7 +333,10 @@ impl Engine {
         if self.keeper.is_none() || self.stopping {
             return;
         }
-        self.expire_leases(fx);
+        // In a damaged store nothing changes by itself either.
+        if !self.control.alarms.is_raised(pb::AlarmType::Corrupt) {
+            self.expire_leases(fx);
+        }
         self.log_remaining();
         self.balance(fx);
     }

@@ -15,6 +15,7 @@
 //! ```
 
 mod across;
+mod alarms;
 mod gather;
 mod keeper;
 mod lease_life;
@@ -35,6 +36,7 @@ use bytes::Bytes;
 pub use crate::shard::request::{
     Answer, Error, RangeReply, Reply, Request, RequestId, StatusReply,
 };
+pub use alarms::Alarms;
 pub use gather::Sizes;
 pub use message::Message;
 pub use past::{Past, PastControl, RecoverError, Recovery, recover};
@@ -177,6 +179,7 @@ pub struct Engine {
 struct Control {
     map: RangeMap,
     leases: lease::Table,
+    alarms: Alarms,
     compacted: Revision,
     /// The newest revision or stamp that changed something here before W covered it.
     gate: Revision,

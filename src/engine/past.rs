@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::alarms::Alarms;
 use crate::keys::{LaneId, LeaseId, Revision};
 use crate::lane::redo::{Batch, Control, Malformed, Record, Write};
 use crate::lane::{Damaged, Recovered};
@@ -207,6 +208,8 @@ pub struct PastControl {
     pub leases: BTreeMap<LeaseId, (i64, i64)>,
     /// History below this revision is gone.
     pub compacted: Revision,
+    /// The alarms that are raised.
+    pub alarms: Alarms,
     /// Which lane owns which keys.
     pub map: RangeMap,
 }
@@ -226,6 +229,9 @@ impl PastControl {
                     }
                 }
                 Control::Compact(at) => self.compacted = self.compacted.max(at),
+                Control::Alarm { member, alarm, on } => {
+                    self.alarms.set(alarm, member, on);
+                }
                 Control::Map { version, ranges } => self.map = RangeMap::new(version, ranges),
             },
             Record::Revoke { lease, .. } => {

@@ -84,7 +84,8 @@ impl Engine {
             | Request::LeaseTimeToLive { .. }
             | Request::LeaseLeases
             | Request::HashKv { .. }
-            | Request::Hash => Way::Keeper,
+            | Request::Hash
+            | Request::Alarm(_) => Way::Keeper,
             Request::Status | Request::ReadIndex => Way::Here,
         }
     }
@@ -200,15 +201,22 @@ impl Engine {
         let mut take = || order.take(lane);
         let (shard, batch) = seat.writing();
         let outgoing = &mut self.outgoing;
-        let outcome = match &request {
-            Request::Put(put) => shard.put(put, context, &mut take, batch, outgoing),
-            Request::Txn(txn) => shard.txn(txn, context, &mut take, batch, outgoing),
-            Request::DeleteRange(delete) => shard
-                .txn(&as_txn(delete.clone()), context, &mut take, batch, outgoing)
-                .map(unwrap_delete),
-            other => unreachable!("{other:?} is no write of one shard"),
+        let alarms = &self.control.alarms;
+        let mut evaluate = || {
+            if let Some(error) = alarms.refuse(&request) {
+                return Err(error);
+            }
+            let outcome = match &request {
+                Request::Put(put) => shard.put(put, context, &mut take, batch, outgoing),
+                Request::Txn(txn) => shard.txn(txn, context, &mut take, batch, outgoing),
+                Request::DeleteRange(delete) => shard
+                    .txn(&as_txn(delete.clone()), context, &mut take, batch, outgoing)
+                    .map(unwrap_delete),
+                other => unreachable!("{other:?} is no write of one shard"),
+            };
+            outcome.map_err(Error::from)
         };
-        let outcome = outcome.map_err(Error::from);
+        let outcome = evaluate();
         self.outcome(at, origin, outcome, current.max(self.control.gate));
     }
 

@@ -85,6 +85,7 @@ impl Engine {
         let mut control = past.control(record);
         self.control.map = std::mem::take(&mut control.map);
         self.control.compacted = control.compacted;
+        self.control.alarms = std::mem::take(&mut control.alarms);
         for (&lease, &(ttl_s, _)) in &control.leases {
             self.control.leases.grant(lease, ttl_s);
         }
@@ -93,7 +94,8 @@ impl Engine {
             seat.shard.compact(control.compacted);
         }
         self.garbage = control.compacted > Revision::ZERO;
-        if self.keeper.is_some() {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.alarms.clone_from(&self.control.alarms);
             self.restore_leases(&control);
         }
         self.send(CoreId(0), Message::Replayed, fx);

@@ -7,6 +7,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use cored_proto::etcdserverpb as pb;
 use prost::Message as _;
 
+mod alarms;
+
 use super::*;
 use crate::keys::{KeyRange, LeaseId};
 use crate::watch::{HubConfig, StreamId, WatchInput};

@@ -91,6 +91,15 @@ pub enum Control {
     Remaining(Vec<(LeaseId, i64)>),
     /// History up to this revision is given up.
     Compact(Revision),
+    /// An alarm of a member is raised or ended.
+    Alarm {
+        /// The member's number, as the caller gave it.
+        member: u64,
+        /// etcd's number of the kind of alarm.
+        alarm: i32,
+        /// Whether it is raised.
+        on: bool,
+    },
     /// The range map: lane 0's first range starts at the empty key, the others at their boundary.
     Map {
         /// Grows by one with each change.
@@ -131,6 +140,7 @@ const COMPACT: u8 = 5;
 const MAP: u8 = 6;
 const BARRIER: u8 = 7;
 const EPOCH: u8 = 8;
+const ALARM: u8 = 9;
 
 const PUT: u8 = 0;
 const DELETE: u8 = 1;
@@ -233,6 +243,7 @@ fn encode_control(out: &mut Vec<u8>, stamp: Revision, control: &Control) {
         Control::Remaining(_) => REMAINING,
         Control::Compact(_) => COMPACT,
         Control::Map { .. } => MAP,
+        Control::Alarm { .. } => ALARM,
     };
     out.push(tag);
     signed(out, stamp.0);
@@ -249,6 +260,11 @@ fn encode_control(out: &mut Vec<u8>, stamp: Revision, control: &Control) {
             }
         }
         Control::Compact(at) => signed(out, at.0),
+        Control::Alarm { member, alarm, on } => {
+            number(out, *member);
+            signed(out, i64::from(*alarm));
+            number(out, u64::from(*on));
+        }
         Control::Map { version, ranges } => {
             number(out, *version);
             number(out, ranges.len() as u64);
@@ -319,6 +335,15 @@ impl Batch {
                 self.many(|batch| Ok((LeaseId(batch.signed()?), batch.signed()?)))?,
             ),
             COMPACT => Control::Compact(self.revision()?),
+            ALARM => Control::Alarm {
+                member: self.number()?,
+                alarm: i32::try_from(self.signed()?).map_err(|_| self.malformed())?,
+                on: match self.number()? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(self.malformed()),
+                },
+            },
             MAP => Control::Map {
                 version: self.number()?,
                 ranges: self.many(|batch| {

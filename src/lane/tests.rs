@@ -81,6 +81,10 @@ fn samples() -> Vec<Record> {
         Record::Control { stamp: Revision(4), control: Control::Compact(Revision(4)) },
         Record::Control {
             stamp: Revision(4),
+            control: Control::Alarm { member: u64::MAX, alarm: -7, on: true },
+        },
+        Record::Control {
+            stamp: Revision(4),
             control: Control::Map {
                 version: 2,
                 ranges: vec![(Bytes::new(), LaneId(0)), (Bytes::from_static(b"m"), LaneId(1))],

@@ -62,6 +62,8 @@ pub enum Request {
     },
     /// The digest of everything there is.
     Hash,
+    /// Tell the alarms, raise one or end one; the action is one that etcd knows.
+    Alarm(pb::AlarmRequest),
     /// What `Maintenance.Status` reports of the engine.
     Status,
     /// Only the confirmed current revision: what makes anything else linearizable.
@@ -113,6 +115,8 @@ pub enum Reply {
         /// The revision that was digested.
         hash_revision: i64,
     },
+    /// To [`Request::Alarm`]: those asked for, or the one that was raised or ended.
+    Alarms(Vec<pb::AlarmMember>),
     /// To [`Request::Status`].
     Status(StatusReply),
 }
@@ -130,7 +134,7 @@ pub struct RangeReply {
 }
 
 /// What the engine knows of its own state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct StatusReply {
     /// Bytes allocated for keys, values and their versions.
     pub db_bytes: i64,
@@ -144,6 +148,8 @@ pub struct StatusReply {
     pub raft_applied_index: u64,
     /// Whether this member serves.
     pub serves: bool,
+    /// The alarms that are raised, by kind and member.
+    pub alarms: Vec<pb::AlarmMember>,
 }
 
 /// Why a request is not answered. Nothing has changed, except where [`Error::Timeout`] says that it
@@ -156,6 +162,12 @@ pub enum Error {
     /// A grant names a lease that exists.
     #[error("lease already exists")]
     LeaseExists,
+    /// The store is full: the alarm `NOSPACE` is raised.
+    #[error("database space exceeded")]
+    NoSpace,
+    /// The store is damaged: the alarm `CORRUPT` is raised.
+    #[error("corrupt cluster")]
+    Corrupt,
     /// Too many requests wait already.
     #[error("too many requests")]
     TooManyRequests,

@@ -5,6 +5,7 @@
 //! before the transaction), then the checks of the operations on those branches. [`execute`] cannot
 //! fail. Where the state lives (one shard, or rows gathered from several) is behind [`State`].
 
+pub mod cost;
 pub mod gathered;
 
 use std::collections::BTreeSet;

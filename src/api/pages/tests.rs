@@ -77,6 +77,29 @@ fn without_a_leader_the_pages_say_what_fails() {
 }
 
 #[test]
+fn alarms_make_a_member_unhealthy_and_damage_makes_it_not_ready() {
+    let mut world = World::new();
+    let world = &mut world;
+    world.model.alarms.set(1, 5, true);
+    let no_space = "{\"health\":\"false\",\"reason\":\"ALARM NOSPACE\"}\n";
+    assert_eq!(page(world, "/health", ""), failed(no_space));
+    let healthy = ok(r#"{"health":"true","reason":""}"#);
+    assert_eq!(page(world, "/health", "exclude=NOSPACE"), healthy);
+    assert_eq!(page(world, "/readyz", ""), ok("ok\n"));
+    world.model.alarms.set(2, 5, true);
+    world.model.alarms.set(7, 5, true);
+    let corrupt = "{\"health\":\"false\",\"reason\":\"ALARM CORRUPT\"}\n";
+    assert_eq!(page(world, "/health", "exclude=NOSPACE"), failed(corrupt));
+    let unknown = "{\"health\":\"false\",\"reason\":\"ALARM UNKNOWN\"}\n";
+    assert_eq!(page(world, "/health", "exclude=NOSPACE&exclude=CORRUPT"), failed(unknown));
+    assert_eq!(page(world, "/health", "exclude=NOSPACE&exclude=CORRUPT&exclude=7"), healthy);
+    let lines = "[-]data_corruption failed: alarm activated: CORRUPT\n\
+                 [+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\n\n";
+    assert_eq!(page(world, "/readyz", ""), failed(lines));
+    assert_eq!(page(world, "/livez", ""), ok("ok\n"));
+}
+
+#[test]
 fn a_read_that_fails_is_the_reason() {
     let mut world = World::new();
     world.door.close(Error::Stopped);

@@ -21,7 +21,7 @@ use crate::api::pages::Page;
 use crate::api::status::Status;
 use crate::api::stream::{Requests, Responses, pair};
 use crate::api::{Api, Caller, Settings};
-use crate::engine::{Answer, Error, RangeReply, Reply, Request, StatusReply};
+use crate::engine::{Alarms, Answer, Error, RangeReply, Reply, Request, StatusReply};
 use crate::keys::{KeyRange, LeaseId, Revision};
 use crate::lane::redo::Change;
 use crate::txn;
@@ -256,6 +256,7 @@ pub struct Model {
     /// Every event there ever was.
     history: Vec<Event>,
     leases: BTreeMap<LeaseId, i64>,
+    pub alarms: Alarms,
     watches: Vec<Watch>,
     responses: Vec<(StreamId, pb::WatchResponse)>,
     /// Every request, in order.
@@ -286,6 +287,7 @@ impl Model {
             state,
             history: Vec::new(),
             leases: BTreeMap::new(),
+            alarms: Alarms::default(),
             watches: Vec::new(),
             responses: Vec::new(),
             asked: Vec::new(),
@@ -314,6 +316,9 @@ impl Model {
             if matches!(request, Request::Status) && error == Error::NoLeader {
                 return Ok(self.answer(Reply::Status(self.status())));
             }
+            return Err(error);
+        }
+        if let Some(error) = self.alarms.refuse(&request) {
             return Err(error);
         }
         let reply = match request {
@@ -378,6 +383,16 @@ impl Model {
                 Reply::Hash { hash: 7, compact_revision: -1, hash_revision }
             }
             Request::Hash => Reply::Hash { hash: 8, compact_revision: -1, hash_revision: 0 },
+            Request::Alarm(pb::AlarmRequest { action, member_id, alarm }) => {
+                let alarms = match action {
+                    0 => self.alarms.of(alarm).collect(),
+                    action => {
+                        self.alarms.set(alarm, member_id, action == 1);
+                        vec![pb::AlarmMember { member_id, alarm }]
+                    }
+                };
+                Reply::Alarms(alarms)
+            }
             Request::Status => Reply::Status(self.status()),
             Request::ReadIndex => Reply::Done,
         };
@@ -396,6 +411,7 @@ impl Model {
             raft_index: 12,
             raft_applied_index: 11,
             serves: self.serves,
+            alarms: self.alarms.of(0).collect(),
         }
     }
 
