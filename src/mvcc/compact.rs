@@ -25,6 +25,13 @@ impl Store {
         self.compacted
     }
 
+    /// The revision up to which garbage was collected or is just being: what stood below it may be
+    /// gone.
+    #[must_use]
+    pub fn collected(&self) -> Revision {
+        self.collected.upto
+    }
+
     /// Gives up the history below `at`. Nothing is removed yet: [`Store::collect`] does that.
     pub fn compact(&mut self, at: Revision) {
         self.compacted = self.compacted.max(at);
@@ -46,7 +53,7 @@ impl Store {
         }
         let mut left = budget;
         loop {
-            let next = self.revisions.from(self.collected.next).next();
+            let next = self.active.revisions.from(self.collected.next).next();
             let Some((position, slot)) = next.filter(|(p, _)| p.0 <= self.collected.upto) else {
                 return false;
             };
@@ -67,60 +74,38 @@ impl Store {
     /// If `through` lies below what was collected: what the dropped versions replaced is gone.
     pub fn drop_above(&mut self, through: Revision) {
         assert!(through >= self.collected.upto, "{through:?} is collected");
-        while let Some((position, slot)) = self.revisions.last()
-            && position.0 > through
-        {
-            self.revisions.remove(position);
-            let entry = self.slots.get_mut(slot);
-            let was_live = entry.is_live();
-            self.heap_bytes -= entry.frame_bytes();
-            let version = entry.versions.pop_newest().expect("the revision index is exact");
-            self.heap_bytes += entry.frame_bytes();
-            assert_eq!(version.position(), position, "the newest version of its key");
-            self.heap_bytes -= version.block_bytes();
-            let live = entry.is_live();
-            if was_live != live {
-                self.index.set_live(self.slots.key(slot), live, &self.slots);
-            }
-            if self.slots.get(slot).versions.is_empty() {
-                self.take_entry(slot);
-            }
-        }
+        assert!(through >= self.floor(), "{through:?} is in a layer that is closed");
+        while self.active.pop_above(through).is_some() {}
         self.highest = self.highest.min(through);
     }
 
     /// Removes what is garbage of one key, at most `most` versions; how many, and whether that was all.
     pub(super) fn prune(&mut self, slot: SlotId, most: usize) -> (usize, bool) {
         let upto = self.collected.upto;
-        let versions = &self.slots.get(slot).versions;
+        let versions = &self.active.slots.get(slot).versions;
         let older = versions.before((upto, 0));
         // What the revision itself wrote stays whole: a watcher may begin there, and a transaction may
         // have deleted a key and put it again.
         let superseded = versions.before((upto.next(), 0)) > older;
-        let newest = older.checked_sub(1).and_then(|at| versions.get(at));
+        let newest = older.checked_sub(1).and_then(|at| versions.get(at)).map(Version::is_live);
+        if superseded || newest.is_some() {
+            self.active.hides_garbage(slot);
+        }
         let garbage = match newest {
             None => return (0, true),
-            Some(newest) if newest.is_live() && !superseded => older - 1,
-            Some(_) => older,
+            Some(_) if superseded => older,
+            Some(true) => older - 1,
+            // A tombstone stays as long as the key had a value beneath, which would show again.
+            Some(false) if self.active.is_below(self.active.slots.key(slot)) => older - 1,
+            Some(false) => older,
         };
         let removed = garbage.min(most);
         for _ in 0..removed {
-            let version = self.pop_oldest(slot);
-            self.heap_bytes -= version.block_bytes();
+            self.active.pop_oldest(slot);
         }
-        if self.slots.get(slot).versions.is_empty() {
-            self.take_entry(slot);
+        if self.active.slots.get(slot).versions.is_empty() {
+            self.active.take_entry(slot);
         }
         (removed, removed == garbage)
-    }
-
-    /// Takes the oldest version of a key out of it and of the revision index. It still counts as heap.
-    pub(super) fn pop_oldest(&mut self, slot: SlotId) -> Version {
-        let entry = self.slots.get_mut(slot);
-        self.heap_bytes -= entry.frame_bytes();
-        let version = entry.versions.pop_oldest().expect("a version to take");
-        self.heap_bytes += entry.frame_bytes();
-        self.revisions.remove(version.position());
-        version
     }
 }

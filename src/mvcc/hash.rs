@@ -59,21 +59,23 @@ impl Store {
         each: &mut dyn FnMut(Position, &[u8]),
     ) {
         let mut record = Vec::new();
-        for (position, slot) in self.revisions.from((from, 0)) {
-            if position.0 > through {
-                return;
-            }
-            let entry = self.slots.get(slot);
-            let version = entry.version_at(position).expect("the revision index is exact");
-            if position.0 <= compacted {
-                let kept = entry.live_at(kept_at);
-                if kept.map(|kept| kept.position()) != Some(position) {
-                    continue;
+        for layer in self.frozen().map(|layer| &**layer).into_iter().chain([&self.active]) {
+            for (position, slot) in layer.revisions.from((from, 0)) {
+                if position.0 > through {
+                    break;
                 }
+                let entry = layer.slots.get(slot);
+                let version = entry.version_at(position).expect("the revision index is exact");
+                if position.0 <= compacted {
+                    let kept = self.get_at(entry.key(), kept_at);
+                    if kept.map(|kept| kept.position()) != Some(position) {
+                        continue;
+                    }
+                }
+                record.clear();
+                encode(&version.view(entry.key()), &mut record);
+                each(position, &record);
             }
-            record.clear();
-            encode(&version.view(entry.key()), &mut record);
-            each(position, &record);
         }
     }
 }

@@ -5,6 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::layer::Layer;
 use super::slots::{Entry, SlotId};
 use super::version::Position;
 use super::{Store, Version, VersionRef};
@@ -33,24 +34,42 @@ impl Store {
         if from > through {
             return;
         }
-        if let Some(key) = range.as_single() {
-            if let Some(entry) = self.entry(key) {
-                versions(entry, from, through).all(|version| each(version.view(entry.key())));
-            }
+        if let Some(frozen) = self.frozen()
+            && from <= self.floor()
+            && !frozen.history(range, from, through.min(self.floor()), each)
+        {
             return;
         }
-        let Some((first, last)) = self.ranks(range) else { return };
+        self.active.history(range, from, through, each);
+    }
+}
+
+impl Layer {
+    /// As [`Store::history`], of this layer alone; whether to go on with the next one.
+    fn history(
+        &self,
+        range: &KeyRange,
+        from: Revision,
+        through: Revision,
+        each: &mut dyn FnMut(VersionRef<'_>) -> bool,
+    ) -> bool {
+        if let Some(key) = range.as_single() {
+            return self.entry(key).is_none_or(|entry| {
+                versions(entry, from, through).all(|version| each(version.view(entry.key())))
+            });
+        }
+        let Some((first, last)) = self.ranks(range) else { return true };
         let keys = (last.keys - first.keys) as usize;
         let merge_cost = keys * KEY_COST;
         if keys == 0 {
-            return;
+            return true;
         }
         if keys <= MERGE_KEYS_MAX
             && self.revisions.about((from, 0), through, merge_cost) >= merge_cost
         {
-            self.merge_history(range, from, through, each);
+            self.merge_history(range, from, through, each)
         } else {
-            self.walk_history(range, from, through, each);
+            self.walk_history(range, from, through, each)
         }
     }
 
@@ -60,11 +79,11 @@ impl Store {
         from: Revision,
         through: Revision,
         each: &mut dyn FnMut(VersionRef<'_>) -> bool,
-    ) {
+    ) -> bool {
         let all = *range == KeyRange::all();
         for (position, slot) in self.revisions.from((from, 0)) {
             if position.0 > through {
-                return;
+                return true;
             }
             let entry = self.slots.get(slot);
             if !all && !range.contains(entry.key()) {
@@ -72,9 +91,10 @@ impl Store {
             }
             let version = entry.version_at(position).expect("the revision index is exact");
             if !each(version.view(entry.key())) {
-                return;
+                return false;
             }
         }
+        true
     }
 
     fn merge_history(
@@ -83,7 +103,7 @@ impl Store {
         from: Revision,
         through: Revision,
         each: &mut dyn FnMut(VersionRef<'_>) -> bool,
-    ) {
+    ) -> bool {
         let mut next: BinaryHeap<Reverse<(Position, SlotId, usize)>> = BinaryHeap::new();
         let within = |entry: &Entry, at: usize| {
             entry.versions.get(at).map(Version::position).filter(|p| p.0 <= through)
@@ -97,11 +117,12 @@ impl Store {
             let entry = self.slots.get(slot);
             let version = entry.versions.get(at).expect("just seen");
             if !each(version.view(entry.key())) {
-                return;
+                return false;
             }
             let at = at + 1;
             next.extend(within(entry, at).map(|position| Reverse((position, slot, at))));
         }
+        true
     }
 }
 

@@ -3,12 +3,16 @@
 //!
 //! A B+-tree over four-byte slot numbers. It holds no key bytes but short hints of them
 //! ([`names`]): the keys themselves lie in [`Slots`], which every call is handed. It knows no
-//! versions and no revisions; that a key is live is a bit that it is told.
+//! versions, revisions or other layers; what it counts of a key are two bits that it is told.
 
+mod cursor;
+mod leaf;
 mod names;
 #[cfg(test)]
 mod tests;
 
+pub(super) use cursor::Cursor;
+use leaf::Leaf;
 use names::{FANOUT, Names};
 pub(super) use names::{hint, shared};
 
@@ -34,20 +38,23 @@ pub(super) struct Sum {
     pub(super) keys: u32,
     /// Those with a value now.
     pub(super) live: u32,
+    /// Those that have a value in the layers beneath.
+    pub(super) below: u32,
+}
+
+/// What is counted of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Bits {
+    /// It has a value now.
+    pub(super) live: bool,
+    /// It has a value in the layers beneath.
+    pub(super) below: bool,
 }
 
 enum Node {
     Leaf(Box<Leaf>),
     Inner(Box<Inner>),
 }
-
-struct Leaf {
-    names: Names,
-    /// Bit i says that entry i is live.
-    live: u128,
-}
-
-const _: () = assert!(FANOUT == u128::BITS as usize, "a bit for each entry of a leaf");
 
 /// Children in order, each with its first key and what it holds; at least one.
 struct Inner {
@@ -69,8 +76,8 @@ pub(super) struct Visit<'a> {
     pub(super) slots: &'a Slots,
     /// The first key outside.
     pub(super) end: Option<&'a [u8]>,
-    /// Passes over keys without a value.
-    pub(super) live_only: bool,
+    /// Passes over keys that have no value and hide none beneath.
+    pub(super) relevant_only: bool,
 }
 
 impl Index {
@@ -102,9 +109,9 @@ impl Index {
     }
 
     /// Adds a key that is not in the index, by its slot.
-    pub(super) fn insert(&mut self, slot: SlotId, live: bool, slots: &Slots) {
+    pub(super) fn insert(&mut self, slot: SlotId, bits: Bits, slots: &Slots) {
         let mut change = Change { slots, nodes: &mut self.nodes };
-        if let Some(upper) = self.root.insert(slots.key(slot), slot, live, &mut change) {
+        if let Some(upper) = self.root.insert(slots.key(slot), slot, bits, &mut change) {
             let lower = std::mem::replace(&mut self.root, Node::Leaf(Box::new(Leaf::new())));
             let mut inner = Inner::new();
             inner.put(0, lower, slots);
@@ -112,16 +119,15 @@ impl Index {
             self.root = Node::Inner(Box::new(inner));
             self.nodes += 1;
         }
-        self.sum.keys += 1;
-        self.sum.live += u32::from(live);
+        self.sum.add(bits.sum());
     }
 
-    /// Takes out a key that is in the index. Its slot may be given up after this, not before.
-    pub(super) fn remove(&mut self, key: &[u8], slots: &Slots) {
+    /// Takes out a key that is in the index, and returns what was counted of it. Its slot may be given
+    /// up after this, not before.
+    pub(super) fn remove(&mut self, key: &[u8], slots: &Slots) -> Bits {
         let mut change = Change { slots, nodes: &mut self.nodes };
-        let live = self.root.remove(key, &mut change);
-        self.sum.keys -= 1;
-        self.sum.live -= u32::from(live);
+        let bits = self.root.remove(key, &mut change);
+        self.sum.take(bits.sum());
         while let Node::Inner(inner) = &mut self.root
             && inner.children.len() <= 1
         {
@@ -132,6 +138,25 @@ impl Index {
                 }
                 None => Node::Leaf(Box::new(Leaf::new())),
             };
+        }
+        bits
+    }
+
+    /// Whether a key of the index has a value in the layers beneath.
+    pub(super) fn is_below(&self, key: &[u8], slots: &Slots) -> bool {
+        if self.sum.below == 0 {
+            return false;
+        }
+        let mut node = &self.root;
+        loop {
+            match node {
+                Node::Leaf(leaf) => {
+                    return leaf
+                        .bits(leaf.names.find(key, slots).expect("a key of the index"))
+                        .below;
+                }
+                Node::Inner(inner) => node = &inner.children[inner.child(key, slots)],
+            }
         }
     }
 
@@ -148,9 +173,7 @@ impl Index {
         loop {
             match node {
                 Node::Leaf(leaf) => {
-                    let at = leaf.names.lower_bound(key, slots);
-                    sum.keys += at as u32;
-                    sum.live += (leaf.live & below(at)).count_ones();
+                    sum.add(leaf.sum(leaf.names.lower_bound(key, slots)));
                     return sum;
                 }
                 Node::Inner(inner) => {
@@ -172,11 +195,7 @@ impl Index {
         loop {
             match node {
                 Node::Leaf(leaf) => {
-                    let mut bits = leaf.live;
-                    for _ in 0..left {
-                        bits &= bits - 1;
-                    }
-                    return Some(leaf.names.slot(bits.trailing_zeros() as usize));
+                    return Some(leaf.names.slot(leaf.nth_live(left)));
                 }
                 Node::Inner(inner) => {
                     let mut child = 0;
@@ -205,12 +224,25 @@ impl Sum {
     fn add(&mut self, other: Sum) {
         self.keys += other.keys;
         self.live += other.live;
+        self.below += other.below;
+    }
+
+    /// Whether no key has a value or hides one.
+    fn is_irrelevant(self) -> bool {
+        self.live == 0 && self.below == 0
+    }
+
+    fn take(&mut self, other: Sum) {
+        self.keys -= other.keys;
+        self.live -= other.live;
+        self.below -= other.below;
     }
 }
 
-/// The bits of the entries before `at`.
-fn below(at: usize) -> u128 {
-    if at == FANOUT { u128::MAX } else { (1 << at) - 1 }
+impl Bits {
+    fn sum(self) -> Sum {
+        Sum { keys: 1, live: u32::from(self.live), below: u32::from(self.below) }
+    }
 }
 
 impl Node {
@@ -230,7 +262,7 @@ impl Node {
 
     fn sum(&self) -> Sum {
         match self {
-            Node::Leaf(leaf) => Sum { keys: leaf.names.len() as u32, live: leaf.live.count_ones() },
+            Node::Leaf(leaf) => leaf.sum(leaf.names.len()),
             Node::Inner(inner) => {
                 let mut sum = Sum::default();
                 inner.sums.iter().for_each(|s| sum.add(*s));
@@ -244,25 +276,25 @@ impl Node {
         &mut self,
         key: &[u8],
         slot: SlotId,
-        live: bool,
+        bits: Bits,
         change: &mut Change<'_>,
     ) -> Option<Node> {
         match self {
             Node::Leaf(leaf) => {
-                let upper = leaf.insert(key, slot, live, change.slots)?;
+                let upper = leaf.insert(key, slot, bits, change.slots)?;
                 *change.nodes += 1;
                 Some(Node::Leaf(Box::new(upper)))
             }
             Node::Inner(inner) => {
-                let upper = inner.insert(key, slot, live, change)?;
+                let upper = inner.insert(key, slot, bits, change)?;
                 *change.nodes += 1;
                 Some(Node::Inner(Box::new(upper)))
             }
         }
     }
 
-    /// Takes a key out and says whether it was live.
-    fn remove(&mut self, key: &[u8], change: &mut Change<'_>) -> bool {
+    /// Takes a key out and says what was counted of it.
+    fn remove(&mut self, key: &[u8], change: &mut Change<'_>) -> Bits {
         match self {
             Node::Leaf(leaf) => leaf.remove(key, change.slots),
             Node::Inner(inner) => inner.remove(key, change),
@@ -272,9 +304,7 @@ impl Node {
     fn set_live(&mut self, key: &[u8], live: bool, slots: &Slots) {
         match self {
             Node::Leaf(leaf) => {
-                let at = leaf.names.find(key, slots).expect("a key of the index");
-                assert_eq!(leaf.live >> at & 1 == 1, !live, "a key that changes");
-                leaf.live ^= 1 << at;
+                leaf.set_live(key, live, slots);
             }
             Node::Inner(inner) => {
                 let child = inner.child(key, slots);
@@ -289,8 +319,7 @@ impl Node {
     fn append(&mut self, upper: Node, slots: &Slots) {
         match (self, upper) {
             (Node::Leaf(lower), Node::Leaf(upper)) => {
-                lower.live |= upper.live << lower.names.len();
-                lower.names.append(&upper.names, slots);
+                lower.append(&upper, slots);
             }
             (Node::Inner(lower), Node::Inner(upper)) => {
                 lower.names.append(&upper.names, slots);
@@ -313,7 +342,7 @@ impl Node {
             Node::Inner(inner) => {
                 let first = start.map_or(0, |start| inner.child(start, visit.slots));
                 for child in first..inner.children.len() {
-                    if visit.live_only && inner.sums[child].live == 0 {
+                    if visit.relevant_only && inner.sums[child].is_irrelevant() {
                         continue;
                     }
                     let start = start.filter(|_| child == first);
@@ -324,74 +353,6 @@ impl Node {
                 true
             }
         }
-    }
-}
-
-impl Leaf {
-    fn new() -> Leaf {
-        Leaf { names: Names::new(), live: 0 }
-    }
-
-    fn insert(&mut self, key: &[u8], slot: SlotId, live: bool, slots: &Slots) -> Option<Leaf> {
-        let at = self.names.find(key, slots).expect_err("a key that is not in the index");
-        if self.names.len() < FANOUT {
-            self.put(at, slot, live, slots);
-            return None;
-        }
-        let cut = names::cut(at);
-        let mut upper = Leaf { names: self.names.split(cut, slots), live: 0 };
-        if cut < FANOUT {
-            upper.live = self.live >> cut;
-            self.live &= below(cut);
-        }
-        if at < cut || (at == cut && cut < FANOUT) {
-            self.put(at, slot, live, slots);
-        } else {
-            upper.put(at - cut, slot, live, slots);
-        }
-        Some(upper)
-    }
-
-    fn put(&mut self, at: usize, slot: SlotId, live: bool, slots: &Slots) {
-        let (low, high) = (self.live & below(at), self.live & !below(at));
-        self.live = low | high << 1 | u128::from(live) << at;
-        self.names.insert(at, slot, slots);
-    }
-
-    fn remove(&mut self, key: &[u8], slots: &Slots) -> bool {
-        let at = self.names.find(key, slots).expect("a key of the index");
-        let live = self.live >> at & 1 == 1;
-        let (low, high) = (self.live & below(at), self.live & !below(at + 1));
-        self.live = low | high >> 1;
-        self.names.remove(at);
-        live
-    }
-
-    fn visit(
-        &self,
-        start: Option<&[u8]>,
-        visit: Visit<'_>,
-        each: &mut dyn FnMut(SlotId) -> bool,
-    ) -> bool {
-        let len = self.names.len();
-        if len == 0 {
-            return true;
-        }
-        let from = start.map_or(0, |start| self.names.lower_bound(start, visit.slots));
-        // One comparison clears most leaves of a long range.
-        let to = match visit.end {
-            Some(end) if visit.slots.key(self.names.slot(len - 1)) >= end => {
-                self.names.lower_bound(end, visit.slots)
-            }
-            _ => len,
-        };
-        for at in from..to {
-            let shown = !visit.live_only || self.live >> at & 1 == 1;
-            if shown && !each(self.names.slot(at)) {
-                return false;
-            }
-        }
-        to == len
     }
 }
 
@@ -414,15 +375,15 @@ impl Inner {
         &mut self,
         key: &[u8],
         slot: SlotId,
-        live: bool,
+        bits: Bits,
         change: &mut Change<'_>,
     ) -> Option<Inner> {
         let slots = change.slots;
         let child = self.child(key, slots);
-        let split = self.children[child].insert(key, slot, live, change);
+        let split = self.children[child].insert(key, slot, bits, change);
         self.refresh_first(child, slots);
         let Some(new) = split else {
-            self.sums[child].add(Sum { keys: 1, live: u32::from(live) });
+            self.sums[child].add(bits.sum());
             return None;
         };
         self.sums[child] = self.children[child].sum();
@@ -444,13 +405,11 @@ impl Inner {
         Some(upper)
     }
 
-    fn remove(&mut self, key: &[u8], change: &mut Change<'_>) -> bool {
+    fn remove(&mut self, key: &[u8], change: &mut Change<'_>) -> Bits {
         let slots = change.slots;
         let child = self.child(key, slots);
-        let live = self.children[child].remove(key, change);
-        let sum = &mut self.sums[child];
-        sum.keys -= 1;
-        sum.live -= u32::from(live);
+        let bits = self.children[child].remove(key, change);
+        self.sums[child].take(bits.sum());
         match self.children[child].len() {
             0 => {
                 self.take(child);
@@ -463,7 +422,7 @@ impl Inner {
                 }
             }
         }
-        live
+        bits
     }
 
     /// Joins a child that became small to a neighbour that has room; else it stays as it is.

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use super::Store;
+use super::layer::Beneath;
 use super::slots::Entry;
 use crate::keys::{KeyRange, LeaseId};
 
@@ -19,6 +20,7 @@ pub struct Piece {
 
 struct Part {
     entry: Entry,
+    beneath: Beneath,
     /// Whether the key's newest version is here.
     whole: bool,
 }
@@ -66,21 +68,21 @@ impl Store {
     pub fn export(&mut self, range: &KeyRange, max_bytes: usize) -> Piece {
         let mut piece = Piece { parts: Vec::new(), bytes: 0 };
         while piece.bytes <= max_bytes
-            && let Some(slot) = self.first_slot(range)
+            && let Some(slot) = self.active.first_slot(range)
         {
-            let mut moved = Entry::new(self.slots.key(slot));
-            while piece.bytes <= max_bytes && !self.slots.get(slot).versions.is_empty() {
-                let version = self.pop_oldest(slot);
-                self.heap_bytes -= version.block_bytes();
+            let mut moved = Entry::new(self.active.slots.key(slot));
+            let beneath = self.active.beneath(slot);
+            while piece.bytes <= max_bytes && !self.active.slots.get(slot).versions.is_empty() {
+                let version = self.active.pop_oldest(slot);
                 piece.bytes += version.block_bytes();
                 moved.versions.push(version);
             }
-            let whole = self.slots.get(slot).versions.is_empty();
+            let whole = self.active.slots.get(slot).versions.is_empty();
             if whole {
-                self.take_entry(slot);
+                self.active.take_entry(slot);
             }
             piece.bytes += moved.frame_bytes();
-            piece.parts.push(Part { entry: moved, whole });
+            piece.parts.push(Part { entry: moved, beneath, whole });
         }
         piece
     }
@@ -88,10 +90,12 @@ impl Store {
     /// Takes over what another store exported. What is garbage by this store's collection is
     /// removed at once.
     pub fn import(&mut self, piece: Piece) {
-        for Part { mut entry, .. } in piece.parts {
-            let mut slot = self.index.find(entry.key(), &self.slots);
+        for Part { mut entry, beneath, .. } in piece.parts {
+            let mut slot = self.active.find(entry.key());
             while let Some(version) = entry.versions.pop_oldest() {
-                slot = Some(self.push(version.position(), entry.key(), slot, version));
+                let at = version.position();
+                slot = Some(self.active.push(at, entry.key(), slot, version, beneath));
+                self.highest = self.highest.max(at.0);
             }
             self.prune(slot.expect("a part has a version"), usize::MAX);
         }

@@ -173,10 +173,6 @@ impl Entry {
         };
         name + list
     }
-
-    pub(super) fn is_live_at(&self, at: Revision) -> bool {
-        self.versions.at(at).is_some_and(Version::is_live)
-    }
 }
 
 impl Versions {

@@ -1,5 +1,6 @@
 //! The store by transcripts, and against a model.
 
+mod layers;
 mod model;
 mod random;
 mod transcripts;

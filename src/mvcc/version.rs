@@ -114,6 +114,11 @@ impl Version {
         block_bytes(self.0.len())
     }
 
+    /// Bytes of the value.
+    pub(super) fn value_len(&self) -> usize {
+        self.0.len() - self.value_at()
+    }
+
     fn value_at(&self) -> usize {
         let flags = self.0[FLAGS_AT];
         FIXED_BYTES

@@ -2,12 +2,12 @@
 
 use super::super::slots::{Entry, Slots};
 use super::super::tests::Random;
-use super::{Index, Sum, Visit};
+use super::{Bits, Index, Sum, Visit};
 
 struct Both {
     slots: Slots,
     index: Index,
-    list: Vec<(Vec<u8>, bool)>,
+    list: Vec<(Vec<u8>, Bits)>,
 }
 
 impl Both {
@@ -20,38 +20,52 @@ impl Both {
     }
 
     fn insert(&mut self, key: &[u8], live: bool) {
+        self.insert_over(key, Bits { live, below: false });
+    }
+
+    fn insert_over(&mut self, key: &[u8], bits: Bits) {
         let Err(at) = self.place(key) else { return };
         let slot = self.slots.insert(Entry::new(key));
-        self.index.insert(slot, live, &self.slots);
-        self.list.insert(at, (key.to_vec(), live));
+        self.index.insert(slot, bits, &self.slots);
+        self.list.insert(at, (key.to_vec(), bits));
     }
 
     fn remove(&mut self, key: &[u8]) {
         let Ok(at) = self.place(key) else { return };
         let slot = self.index.find(key, &self.slots).expect("a key of the list");
-        self.index.remove(key, &self.slots);
+        let bits = self.index.remove(key, &self.slots);
         self.slots.take(slot);
-        self.list.remove(at);
+        assert_eq!(self.list.remove(at).1, bits);
     }
 
     fn turn(&mut self, key: &[u8]) {
         let Ok(at) = self.place(key) else { return };
-        self.list[at].1 = !self.list[at].1;
-        self.index.set_live(key, self.list[at].1, &self.slots);
+        let bits = &mut self.list[at].1;
+        bits.live = !bits.live;
+        self.index.set_live(key, bits.live, &self.slots);
     }
 
     fn sum(&self, before: usize) -> Sum {
-        let live = self.list[..before].iter().filter(|(_, live)| *live).count();
-        Sum { keys: before as u32, live: live as u32 }
+        let count = |counts: fn(&Bits) -> bool| {
+            self.list[..before].iter().filter(|(_, bits)| counts(bits)).count() as u32
+        };
+        Sum { keys: before as u32, live: count(|bits| bits.live), below: count(|bits| bits.below) }
     }
 
-    fn visited(&self, start: &[u8], end: Option<&[u8]>, live_only: bool) -> Vec<&[u8]> {
+    fn visited(&self, start: &[u8], end: Option<&[u8]>, relevant_only: bool) -> Vec<&[u8]> {
         let mut keys = Vec::new();
-        let visit = Visit { slots: &self.slots, end, live_only };
+        let visit = Visit { slots: &self.slots, end, relevant_only };
         self.index.visit(start, visit, &mut |slot| {
             keys.push(self.slots.key(slot));
             true
         });
+        let mut walked = Vec::new();
+        let mut cursor = self.index.cursor(start, visit);
+        while let Some(slot) = cursor.peek() {
+            walked.push(self.slots.key(slot));
+            cursor.advance();
+        }
+        assert_eq!(walked, keys, "a cursor goes where a visit goes");
         keys
     }
 
@@ -59,6 +73,9 @@ impl Both {
     fn check_key(&self, key: &[u8]) {
         let found = self.index.find(key, &self.slots).map(|slot| self.slots.key(slot));
         assert_eq!(found, self.place(key).ok().map(|_| key));
+        if let Ok(at) = self.place(key) {
+            assert_eq!(self.index.is_below(key, &self.slots), self.list[at].1.below);
+        }
         let before = self.place(key).unwrap_or_else(|at| at);
         assert_eq!(self.index.rank(key, &self.slots), self.sum(before), "{key:?}");
     }
@@ -68,15 +85,16 @@ impl Both {
         let to = end.map_or(self.list.len(), |end| self.place(end).unwrap_or_else(|at| at));
         let list = &self.list[from..to.max(from)];
         let all: Vec<_> = list.iter().map(|(key, _)| &key[..]).collect();
-        let live: Vec<_> = list.iter().filter(|(_, l)| *l).map(|(key, _)| &key[..]).collect();
+        let relevant = list.iter().filter(|(_, bits)| bits.live || bits.below);
+        let relevant: Vec<_> = relevant.map(|(key, _)| &key[..]).collect();
         assert_eq!(self.visited(start, end, false), all);
-        assert_eq!(self.visited(start, end, true), live);
+        assert_eq!(self.visited(start, end, true), relevant);
     }
 
     fn check_all(&self) {
         self.check_range(b"", None);
         assert_eq!(self.index.sum(), self.sum(self.list.len()));
-        let live: Vec<_> = self.list.iter().filter(|(_, live)| *live).collect();
+        let live: Vec<_> = self.list.iter().filter(|(_, bits)| bits.live).collect();
         for rank in (0..live.len()).step_by(1 + live.len() / 50) {
             let slot = self.index.nth_live(rank as u32).expect("a rank in bounds");
             assert_eq!(self.slots.key(slot), live[rank].0);
@@ -109,7 +127,8 @@ fn equals_a_sorted_list_under_random_changes() {
             if random.percent(20) {
                 both.turn(&key_now);
             } else if random.percent(share) {
-                both.insert(&key_now, random.percent(70));
+                let (live, below) = (random.percent(70), random.percent(30));
+                both.insert_over(&key_now, Bits { live, below });
             } else if random.percent(50) && !both.list.is_empty() {
                 let at = random.below(both.list.len());
                 both.remove(&both.list[at].0.clone());

@@ -6,14 +6,14 @@ use super::super::{Digest, Store, VersionRef};
 use crate::keys::{KeyRange, LeaseId, Revision};
 use crate::lane::redo::Change;
 
-const NONE: LeaseId = LeaseId::NONE;
+pub(super) const NONE: LeaseId = LeaseId::NONE;
 
-fn range(start: &str, end: &str) -> KeyRange {
+pub(super) fn range(start: &str, end: &str) -> KeyRange {
     KeyRange::from_request(start.as_bytes(), end.as_bytes())
 }
 
 /// `key=value create/modified/version`, or `-key modified` for a tombstone.
-fn show(v: VersionRef<'_>) -> String {
+pub(super) fn show(v: VersionRef<'_>) -> String {
     let (key, value) = (String::from_utf8_lossy(v.key), String::from_utf8_lossy(v.value));
     if v.is_tombstone() {
         assert!(v.value.is_empty() && v.create == Revision::ZERO && v.lease == NONE);
@@ -22,7 +22,7 @@ fn show(v: VersionRef<'_>) -> String {
     format!("{key}={value} {}/{}/{}", v.create, v.modified, v.version)
 }
 
-fn scan(store: &Store, keys: &KeyRange, at: Option<i64>) -> String {
+pub(super) fn scan(store: &Store, keys: &KeyRange, at: Option<i64>) -> String {
     let mut rows = Vec::new();
     store.scan(keys, at.map(Revision), &mut |v| {
         rows.push(show(v));
@@ -33,7 +33,7 @@ fn scan(store: &Store, keys: &KeyRange, at: Option<i64>) -> String {
     rows.join(", ")
 }
 
-fn history(store: &Store, keys: &KeyRange, from: i64, through: i64) -> String {
+pub(super) fn history(store: &Store, keys: &KeyRange, from: i64, through: i64) -> String {
     let mut rows = Vec::new();
     store.history(keys, Revision(from), Revision(through), &mut |v| {
         rows.push(show(v));
@@ -42,16 +42,16 @@ fn history(store: &Store, keys: &KeyRange, from: i64, through: i64) -> String {
     rows.join(", ")
 }
 
-fn put(store: &mut Store, at: i64, key: &str, value: &str) -> (i64, i64) {
+pub(super) fn put(store: &mut Store, at: i64, key: &str, value: &str) -> (i64, i64) {
     let (create, version) = store.put((Revision(at), 0), key.as_bytes(), value.as_bytes(), NONE);
     (create.0, version)
 }
 
-fn delete(store: &mut Store, at: i64, key: &str) {
+pub(super) fn delete(store: &mut Store, at: i64, key: &str) {
     store.delete((Revision(at), 0), key.as_bytes());
 }
 
-fn collect_all(store: &mut Store, upto: i64) {
+pub(super) fn collect_all(store: &mut Store, upto: i64) {
     store.compact(Revision(upto));
     while store.collect(Revision(upto), 1) {}
 }
