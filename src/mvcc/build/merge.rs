@@ -5,7 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::super::Store;
+use super::super::layer::Layer;
 use super::super::base::{Base, BlockRef, Corrupt};
 use super::super::version::VersionRef;
 use super::{Builder, Sink};
@@ -21,7 +21,7 @@ pub trait Sorted {
     fn read<'a>(&'a self, from: &[u8], most: usize, out: &mut Vec<VersionRef<'a>>);
 }
 
-impl Sorted for Store {
+impl Sorted for Layer {
     fn read<'a>(&'a self, from: &[u8], most: usize, out: &mut Vec<VersionRef<'a>>) {
         let mut slots = Vec::with_capacity(most);
         self.visit(&KeyRange { start: from.to_vec(), end: None }, false, &mut |slot, _| {
