@@ -39,7 +39,7 @@ pub use crate::shard::request::{
 pub use alarms::Alarms;
 pub use gather::Sizes;
 pub use message::Message;
-pub use past::{Past, PastControl, RecoverError, Recovery, recover};
+pub use past::{Ground, Past, PastControl, RecoverError, Recovery, recover};
 
 use crate::keys::{CoreId, KeyRange, LaneId, Revision};
 use crate::lane::{Group, Output, Recovered, Stored};

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::alarms::Alarms;
 use crate::keys::{LaneId, LeaseId, Revision};
 use crate::lane::redo::{Batch, Control, Malformed, Record, Write};
-use crate::lane::{Damaged, Recovered};
-use crate::order::{Epoch, EpochRecord, Epochs, Runs};
+use crate::lane::{Cut, Damaged, Recovered};
+use crate::order::{Epoch, EpochRecord, Epochs, OutOfOrder, Runs};
 use crate::route::RangeMap;
 
 /// Why the records of the logs make no sense, though every frame passed its checksum.
@@ -34,11 +34,64 @@ pub enum RecoverError {
         /// What is wrong.
         source: Malformed,
     },
+    /// A lane's revisions do not grow along its log.
+    #[error("lane {lane}, entry {index}: revision {revision} is not above those before it", revision = revision.0)]
+    Order {
+        /// Which lane.
+        lane: u16,
+        /// Which entry.
+        index: u64,
+        /// The revision that comes too late.
+        revision: Revision,
+    },
+    /// The epochs that were recorded contradict each other or the checkpoint.
+    #[error(transparent)]
+    Epoch(#[from] OutOfOrder),
+    /// Revisions are missing that an epoch had begun with, so clients may have seen them.
+    #[error(
+        "revisions up to {served} were served, checkpoint and logs hold those up to {held}",
+        served = served.0, held = held.0
+    )]
+    Lost {
+        /// Where the newest epoch began.
+        served: Revision,
+        /// What is there without a gap.
+        held: Revision,
+    },
+}
+
+/// What lies beneath the logs: what a checkpoint holds, besides keys. The default is the beginning
+/// of time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ground {
+    /// R: every revision up to it is in the checkpoint.
+    pub at: Revision,
+    /// Per lane the newest entry of which nothing is needed any more. A lane that is not listed has
+    /// none.
+    pub lanes: Vec<Cut>,
+    /// The newest epoch that was recorded when the checkpoint was made.
+    pub epoch: Option<EpochRecord>,
+    /// Control state. It may include what records above lane 0's cut say: each of them says what
+    /// became true, so that all from the cut on, said again in their order, lead to the same state.
+    pub control: PastControl,
+}
+
+impl Default for Ground {
+    fn default() -> Ground {
+        Ground {
+            at: Revision::FIRST,
+            lanes: Vec::new(),
+            epoch: None,
+            control: PastControl::default(),
+        }
+    }
 }
 
 /// Everything that earlier epochs left, shared by all cores until they have installed it.
 #[derive(Debug, Default)]
 pub struct Past {
+    /// What lies beneath.
+    ground: Ground,
     /// Per lane the entries with their indexes.
     lanes: Vec<Vec<(u64, Bytes)>>,
     /// Per lane the revisions it holds, void ones left out.
@@ -47,6 +100,8 @@ pub struct Past {
     epochs: Epochs,
     /// The newest epoch that was begun, recorded or not.
     newest_epoch: Epoch,
+    /// P of R5.
+    cut: Revision,
 }
 
 /// What [`recover`] makes of the logs.
@@ -59,56 +114,78 @@ pub struct Recovery {
 }
 
 /// Puts the records of all logs together: per lane, in any order, kind and bytes as they were
-/// appended.
+/// appended. What `ground` holds is left out.
 ///
 /// # Errors
-/// [`RecoverError`] when the records contradict each other: a defect or a newer format.
-pub fn recover(records: Vec<Vec<(u8, Bytes)>>) -> Result<Recovery, RecoverError> {
-    let mut past = Past::default();
+/// [`RecoverError`] when the records contradict each other or the checkpoint: a defect, a newer
+/// format, or files that do not belong together.
+pub fn recover(records: Vec<Vec<(u8, Bytes)>>, ground: &Ground) -> Result<Recovery, RecoverError> {
+    let mut past = Past { ground: ground.clone(), ..Past::default() };
     let mut lanes = Vec::new();
     for (lane, records) in (0..).zip(records) {
-        let recovered =
-            Recovered::assemble(records).map_err(|source| RecoverError::Lane { lane, source })?;
+        let cut = ground.lanes.get(usize::from(lane)).copied().unwrap_or_default();
+        let recovered = Recovered::assemble(records, cut)
+            .map_err(|source| RecoverError::Lane { lane, source })?;
         let entries = recovered.entries();
         past.lanes.push(entries.map(|(index, data)| (index, data.clone())).collect());
         lanes.push(recovered);
     }
     past.read_epochs()?;
     past.read_runs()?;
+    past.find_cut()?;
     Ok(Recovery { past: Arc::new(past), lanes })
 }
 
 impl Past {
     fn read_epochs(&mut self) -> Result<(), RecoverError> {
-        let mut found = Vec::new();
+        let mut found: Vec<_> = self.ground.epoch.iter().cloned().collect();
         if let Some(entries) = self.lanes.first() {
             each(LaneId(0), entries, |_, record| {
                 if let Record::Epoch { epoch, cut, barriers } = record {
                     found.push(EpochRecord { epoch, cut, barriers });
                 }
+                Ok(())
             })?;
         }
-        found.into_iter().for_each(|epoch| self.epochs.push(epoch));
+        // The checkpoint's epoch is the newest of its time, while its cut in lane 0 may lie below
+        // that and below older ones.
+        found.sort_by_key(|record| record.epoch);
+        found.into_iter().try_for_each(|epoch| self.epochs.push(epoch))?;
         Ok(())
     }
 
     fn read_runs(&mut self) -> Result<(), RecoverError> {
         self.newest_epoch = self.epochs.last().map_or(0, |epoch| epoch.epoch);
-        for (lane, entries) in (0..).map(LaneId).zip(&self.lanes) {
-            let mut runs = Runs::default();
+        for (number, entries) in (0..).zip(&self.lanes) {
+            let (lane, mut runs) = (LaneId(number), Runs::default());
             each(lane, entries, |index, record| {
                 if let Record::Barrier { epoch } = record {
                     self.newest_epoch = self.newest_epoch.max(epoch);
                 }
-                if let Some(revision) = record.revision()
-                    && !self.epochs.voids(lane, index, revision)
-                {
-                    runs.push(revision);
+                match record.revision() {
+                    Some(revision)
+                        if revision > self.ground.at
+                            && !self.epochs.voids(lane, index, revision)
+                            && !runs.push(revision) =>
+                    {
+                        Err(RecoverError::Order { lane: number, index, revision })
+                    }
+                    _ => Ok(()),
                 }
             })?;
             self.runs.push(runs);
         }
         Ok(())
+    }
+
+    fn find_cut(&mut self) -> Result<(), RecoverError> {
+        self.cut = crate::order::epoch::cut(self.ground.at, &self.runs);
+        match self.epochs.last() {
+            Some(last) if last.cut > self.cut => {
+                Err(RecoverError::Lost { served: last.cut, held: self.cut })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The epoch that begins now.
@@ -117,25 +194,10 @@ impl Past {
         self.newest_epoch + 1
     }
 
-    /// P of R5.
+    /// P of R5: what checkpoint and lanes hold without a gap.
     #[must_use]
     pub fn cut(&self) -> Revision {
-        // A fresh store stands at 1, and what an earlier epoch served from is a floor too: all that
-        // it covers is in the logs, so this only guards against a defect.
-        let base = Revision::FIRST;
-        let cut = crate::order::epoch::cut(base, &self.runs);
-        let served = self.epochs.last().map_or(base, |epoch| epoch.cut);
-        assert!(cut >= served, "revisions up to {served:?} were served, the logs hold {cut:?}");
-        cut
-    }
-
-    /// The index of the newest entry that a lane held.
-    #[must_use]
-    pub fn last_index(&self, lane: LaneId) -> u64 {
-        self.lanes
-            .get(usize::from(lane.0))
-            .and_then(|entries| entries.last())
-            .map_or(0, |(index, _)| *index)
+        self.cut
     }
 
     /// The control state as of the epoch that `record` opens.
@@ -144,14 +206,16 @@ impl Past {
     /// If an entry is malformed: [`recover`] has read them all before.
     #[must_use]
     pub fn control(&self, record: &EpochRecord) -> PastControl {
-        let mut control = PastControl::default();
+        let mut control = self.ground.control.clone();
         let Some(entries) = self.lanes.first() else { return control };
-        let mut epochs = self.epochs.clone();
-        epochs.push(record.clone());
+        let epochs = self.epochs_with(record);
         each(LaneId(0), entries, |index, record| {
+            // A stamp does not tell whether the checkpoint has the record: others may have had the
+            // same one after it. So all of them take effect, once more or for the first time.
             if record.at().is_none_or(|at| !epochs.voids(LaneId(0), index, at)) {
                 control.apply(record);
             }
+            Ok(())
         })
         .expect("read before");
         control
@@ -162,8 +226,7 @@ impl Past {
     /// # Panics
     /// As [`Past::control`].
     pub fn writes(&self, record: &EpochRecord, mut visit: impl FnMut(Revision, &[Write])) {
-        let mut epochs = self.epochs.clone();
-        epochs.push(record.clone());
+        let epochs = self.epochs_with(record);
         self.merge(&epochs, |revision, _, writes| visit(revision, writes));
     }
 
@@ -176,12 +239,19 @@ impl Past {
         self.merge(&self.epochs, visit);
     }
 
+    fn epochs_with(&self, record: &EpochRecord) -> Epochs {
+        let mut epochs = self.epochs.clone();
+        epochs.push(record.clone()).expect("newer than all that were found, and with their cut");
+        epochs
+    }
+
     fn merge(&self, epochs: &Epochs, mut visit: impl FnMut(Revision, Option<LeaseId>, &[Write])) {
         let mut cursors: Vec<Cursor<'_>> = (0..)
             .map(LaneId)
             .zip(&self.lanes)
             .map(|(lane, entries)| Cursor {
                 lane,
+                base: self.ground.at,
                 entries: entries.iter(),
                 batch: None,
                 next: None,
@@ -202,7 +272,7 @@ impl Past {
 }
 
 /// Control state as earlier epochs left it.
-#[derive(Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PastControl {
     /// Leases with seconds to live, and seconds left if that was logged (0: all of them).
     pub leases: BTreeMap<LeaseId, (i64, i64)>,
@@ -245,13 +315,13 @@ impl PastControl {
 fn each(
     lane: LaneId,
     entries: &[(u64, Bytes)],
-    mut visit: impl FnMut(u64, Record),
+    mut visit: impl FnMut(u64, Record) -> Result<(), RecoverError>,
 ) -> Result<(), RecoverError> {
     for (index, data) in entries {
         let mut batch = Batch::new(data.clone());
         let malformed = |source| RecoverError::Entry { lane: lane.0, index: *index, source };
         while let Some(record) = batch.record().map_err(malformed)? {
-            visit(*index, record);
+            visit(*index, record)?;
         }
     }
     Ok(())
@@ -260,6 +330,7 @@ fn each(
 /// Reads the writes of one lane.
 struct Cursor<'a> {
     lane: LaneId,
+    base: Revision,
     entries: std::slice::Iter<'a, (u64, Bytes)>,
     batch: Option<(u64, Batch)>,
     next: Option<(Revision, Option<LeaseId>, Vec<Write>)>,
@@ -284,10 +355,13 @@ impl Cursor<'_> {
                 }
                 _ => continue,
             };
-            if !epochs.voids(self.lane, *index, revision) {
+            if revision > self.base && !epochs.voids(self.lane, *index, revision) {
                 self.next = Some((revision, ended, writes));
                 return;
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,7 @@ impl Node {
     }
 
     fn start(cores: u16, lanes: u16, log: Vec<Vec<(u8, Bytes)>>) -> Node {
-        let recovery = recover(log.clone()).expect("a whole log");
+        let recovery = recover(log.clone(), &Ground::default()).expect("a whole log");
         let order = Arc::new(Order::new(lanes, cores));
         let mut groups: Vec<Vec<_>> = (0..cores).map(|_| Vec::new()).collect();
         for (lane, recovered) in (0..).map(LaneId).zip(recovery.lanes) {

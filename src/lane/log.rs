@@ -102,7 +102,7 @@ pub enum Damaged {
     /// Shorter than the fixed fields.
     #[error("record of {0} bytes is too short")]
     Short(usize),
-    /// An entry does not follow the one before it.
+    /// Entries are missing.
     #[error("entry {index} follows entry {last}")]
     Gap {
         /// Index of the entry that was read.
@@ -110,6 +110,26 @@ pub enum Damaged {
         /// Index of the newest entry before it.
         last: u64,
     },
+    /// The entry at the cut is not the one that the checkpoint holds.
+    #[error("entry {index} has term {term}, the checkpoint was made in term {expected}")]
+    Term {
+        /// Index of the entry.
+        index: u64,
+        /// Its term in the log.
+        term: u64,
+        /// Its term in the checkpoint.
+        expected: u64,
+    },
+}
+
+/// Up to where a checkpoint holds what a lane says: an entry, by index and term. The default is the
+/// place before the first entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Cut {
+    /// Index of the newest entry that is part of the checkpoint.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
 }
 
 /// A lane's past, put together from the records of all logs that hold some of it.
@@ -118,15 +138,19 @@ pub struct Recovered {
     /// Sequence number of the newest record.
     pub sequence: u64,
     state: HardState,
+    cut: Cut,
+    /// What follows the cut, without a gap.
     entries: VecDeque<Entry>,
 }
 
 impl Recovered {
-    /// Puts a lane together from its records, in any order.
+    /// Puts a lane together from its records, in any order. What the checkpoint holds is left out,
+    /// and may be missing from the logs in part or altogether: segments go when it is made.
     ///
     /// # Errors
-    /// [`Damaged`] when the records contradict each other.
-    pub fn assemble(mut records: Vec<(u8, Bytes)>) -> Result<Recovered, Damaged> {
+    /// [`Damaged`] when the records contradict each other or the checkpoint, or do not reach down
+    /// to it.
+    pub fn assemble(mut records: Vec<(u8, Bytes)>, cut: Cut) -> Result<Recovered, Damaged> {
         if let Some((_, short)) = records.iter().find(|(_, bytes)| bytes.len() < HEAD_BYTES) {
             return Err(Damaged::Short(short.len()));
         }
@@ -134,33 +158,55 @@ impl Recovered {
         // when the lane moved to another core, and so to another log, at some restart. A carried
         // hard state repeats a number; it says the same or more.
         records.sort_by_key(|(_, bytes)| (&bytes[..]).get_u64_le());
-        let mut recovered = Recovered::default();
-        for (kind, bytes) in records {
-            recovered.add(kind, bytes)?;
+        let mut recovered = Recovered { cut, ..Recovered::default() };
+        // From the newest on: a newer leader may have overwritten a tail that was never committed, so
+        // an entry counts as long as none that was written later has its index or a lower one. In
+        // the other direction, a recycled segment could leave a gap in what was overwritten.
+        let mut above = u64::MAX;
+        for (kind, bytes) in records.into_iter().rev() {
+            recovered.add(kind, bytes, &mut above)?;
         }
-        Ok(recovered)
+        match recovered.entries.front() {
+            Some(first) if first.index - 1 != cut.index => {
+                Err(Damaged::Gap { index: first.index, last: cut.index })
+            }
+            _ => Ok(recovered),
+        }
     }
 
-    fn add(&mut self, kind: u8, mut bytes: Bytes) -> Result<(), Damaged> {
+    fn add(&mut self, kind: u8, mut bytes: Bytes, above: &mut u64) -> Result<(), Damaged> {
         self.sequence = self.sequence.max(bytes.get_u64_le());
         let (term, index, vote) = (bytes.get_u64_le(), bytes.get_u64_le(), bytes.get_u64_le());
         match StoredKind::from_number(kind).ok_or(Damaged::Kind(kind))? {
             StoredKind::HardState => {
-                if (term, index) >= (self.state.term, self.state.commit) {
+                if (term, index) > (self.state.term, self.state.commit) {
                     self.state = HardState { term, vote, commit: index, ..Default::default() };
                 }
             }
+            StoredKind::Entry if index == 0 => return Err(Damaged::Gap { index, last: 0 }),
+            StoredKind::Entry if index >= *above => {}
             StoredKind::Entry => {
-                let last = self.entries.back().map_or(0, |entry| entry.index);
-                if index == 0 || index > last + 1 {
-                    return Err(Damaged::Gap { index, last });
+                *above = index;
+                if index > self.cut.index {
+                    if let Some(next) = self.entries.front()
+                        && next.index - 1 != index
+                    {
+                        return Err(Damaged::Gap { index: next.index, last: index });
+                    }
+                    let entry = Entry { term, index, data: bytes, ..Default::default() };
+                    self.entries.push_front(entry);
+                } else if index == self.cut.index && term != self.cut.term {
+                    return Err(Damaged::Term { index, term, expected: self.cut.term });
                 }
-                // A newer leader may have overwritten a tail that was never committed.
-                self.entries.truncate(index as usize - 1);
-                self.entries.push_back(Entry { term, index, data: bytes, ..Default::default() });
             }
         }
         Ok(())
+    }
+
+    /// Up to where the checkpoint beneath holds the lane.
+    #[must_use]
+    pub fn cut(&self) -> Cut {
+        self.cut
     }
 
     /// The data of every entry with its index, oldest first.
@@ -181,12 +227,16 @@ pub(super) struct Storage {
 
 impl Storage {
     pub(super) fn new(id: u64, recovered: Recovered) -> Storage {
-        let Recovered { mut state, entries, .. } = recovered;
-        let last = entries.back().map_or(0, |entry| entry.index);
-        // A hard state written after entries that a crash tore off may point past the end.
-        state.commit = state.commit.min(last);
+        let Recovered { mut state, cut, entries, .. } = recovered;
+        let last = entries.back().map_or(cut.index, |entry| entry.index);
+        // A hard state written after entries that a crash tore off may point past the end, and one
+        // from before a checkpoint that came from elsewhere stands below what that has committed.
+        state.commit = state.commit.clamp(cut.index, last);
+        if state.term < cut.term {
+            (state.term, state.vote) = (cut.term, 0);
+        }
         let voters = ConfState { voters: vec![id], ..Default::default() };
-        Storage { state, voters, forgotten: 0, forgotten_term: 0, entries }
+        Storage { state, voters, forgotten: cut.index, forgotten_term: cut.term, entries }
     }
 
     /// Whether a restart must know this state, or would find it again by itself.

@@ -12,7 +12,7 @@ use raft::eraftpb::{EntryType, Message};
 use raft::{Config, RawNode, StateRole};
 
 use crate::keys::LaneId;
-pub use log::{Damaged, Recovered, Stored, StoredKind};
+pub use log::{Cut, Damaged, HEAD_BYTES, Recovered, Stored, StoredKind};
 
 /// Ticks without a leader before a voter stands for election.
 const ELECTION_TICKS: usize = 10;
@@ -61,8 +61,8 @@ pub struct Group {
 }
 
 impl Group {
-    /// Continues a lane from what its log holds; an empty log is the first start of a group whose
-    /// only voter is `id`.
+    /// Continues a lane from what its log holds above a checkpoint; without either this is the first
+    /// start of a group whose only voter is `id`.
     ///
     /// # Panics
     /// If the recovered log contradicts itself: its frames passed their checksums, so that is a

@@ -32,7 +32,8 @@ fn a_lone_voter_leads_commits_and_continues_after_a_restart() {
     group.applied(index);
     let term = group.term();
 
-    let mut again = Group::new(LaneId(3), 7, Recovered::assemble(disk.clone()).expect("whole"));
+    let mut again =
+        Group::new(LaneId(3), 7, Recovered::assemble(disk.clone(), Cut::default()).expect("whole"));
     again.campaign();
     let committed = settle(&mut again, &mut disk);
     assert!(again.is_leader() && again.term() > term);
@@ -116,5 +117,75 @@ fn a_cut_batch_is_malformed_and_never_a_panic() {
             let mut batch = Batch::new(bytes[..cut].to_vec().into());
             assert!(batch.record().is_err(), "{record:?} cut at {cut}");
         }
+    }
+}
+
+/// A record as a lane's log has it.
+fn stored(kind: StoredKind, sequence: u64, term: u64, index: u64) -> (u8, Bytes) {
+    let mut bytes: Vec<u8> =
+        [sequence, term, index, 0].into_iter().flat_map(u64::to_le_bytes).collect();
+    bytes.extend_from_slice(format!("{index}@{term}").as_bytes());
+    (kind as u8, bytes.into())
+}
+
+fn entries(of: &[(u64, u64, u64)]) -> Vec<(u8, Bytes)> {
+    of.iter().map(|&(s, term, index)| stored(StoredKind::Entry, s, term, index)).collect()
+}
+
+fn kept(records: &[(u64, u64, u64)], index: u64, term: u64) -> Result<String, String> {
+    let recovered = Recovered::assemble(entries(records), Cut { index, term });
+    let recovered = recovered.map_err(|damaged| damaged.to_string())?;
+    let kept = recovered.entries().map(|(index, data)| {
+        let data = std::str::from_utf8(data).expect("text").to_owned();
+        assert!(data.starts_with(&format!("{index}@")));
+        data
+    });
+    Ok(kept.collect::<Vec<_>>().join(" "))
+}
+
+#[test]
+fn what_a_checkpoint_holds_is_left_out_and_may_be_missing() {
+    let log = [(1, 1, 1), (2, 1, 2), (3, 1, 3), (4, 2, 4)];
+    assert_eq!(kept(&log, 0, 0).as_deref(), Ok("1@1 2@1 3@1 4@2"));
+    assert_eq!(kept(&log, 2, 1).as_deref(), Ok("3@1 4@2"));
+    assert_eq!(kept(&log[1..], 2, 1).as_deref(), Ok("3@1 4@2"));
+    assert_eq!(kept(&log[2..], 2, 1).as_deref(), Ok("3@1 4@2"));
+    assert_eq!(kept(&log, 4, 2).as_deref(), Ok(""));
+    assert_eq!(kept(&log, 9, 2).as_deref(), Ok(""), "a checkpoint that came from elsewhere");
+    assert_eq!(kept(&[], 9, 2).as_deref(), Ok(""));
+    assert_eq!(kept(&log[3..], 2, 1), Err("entry 4 follows entry 2".to_owned()));
+    assert_eq!(kept(&log[1..], 0, 0), Err("entry 2 follows entry 0".to_owned()));
+    let hole = [log[0], log[1], log[3]];
+    assert_eq!(kept(&hole, 1, 1), Err("entry 4 follows entry 2".to_owned()));
+    assert!(kept(&log, 3, 2).expect_err("another term").contains("entry 3 has term 1"));
+}
+
+#[test]
+fn an_overwritten_tail_stays_overwritten_whatever_is_left_of_it() {
+    let log = [(1, 1, 1), (2, 1, 2), (3, 1, 3), (4, 1, 4), (5, 2, 2), (6, 2, 3)];
+    assert_eq!(kept(&log, 0, 0).as_deref(), Ok("1@1 2@2 3@2"));
+    // The first segments are gone; what is left of the old tail does not follow the cut.
+    assert_eq!(kept(&log[3..], 1, 1).as_deref(), Ok("2@2 3@2"));
+    assert_eq!(kept(&log[2..], 2, 2).as_deref(), Ok("3@2"));
+    assert_eq!(kept(&log[2..5], 2, 2).as_deref(), Ok(""), "nothing of term 1 comes back");
+}
+
+#[test]
+fn a_lane_goes_on_from_a_checkpoint() {
+    let cut = Cut { index: 10, term: 4 };
+    for log in [vec![], vec![stored(StoredKind::HardState, 1, 3, 2)], entries(&[(7, 4, 11)])] {
+        let recovered = Recovered::assemble(log, cut).expect("sound");
+        let sequence = recovered.sequence;
+        let last = cut.index + recovered.entries().count() as u64;
+        let mut group = Group::new(LaneId(0), 1, recovered);
+        assert!(group.commit_index() >= cut.index);
+        assert_eq!((group.last_index(), group.is_leader()), (last, false));
+        group.campaign();
+        let mut disk = Vec::new();
+        let committed = settle(&mut group, &mut disk);
+        assert!(group.is_leader() && group.term() > cut.term);
+        assert_eq!(committed[0].index, cut.index + 1, "nothing of the checkpoint comes again");
+        assert_eq!(group.commit_index(), last + 1);
+        assert!(disk.iter().all(|(_, bytes)| bytes[..8] > sequence.to_le_bytes()[..]));
     }
 }

@@ -12,7 +12,7 @@ use cored_wal::{Log, Options, Owner};
 
 use super::failure::Failure;
 use super::home::Home;
-use crate::engine::{Recovery, recover};
+use crate::engine::{Ground, Recovery, recover};
 
 /// A log per core, and what all logs hold.
 pub(super) struct Logs {
@@ -29,11 +29,16 @@ pub(super) struct Logs {
 /// What one log held, by lane: kinds and bytes.
 type Records = Vec<Vec<(u8, Bytes)>>;
 
-/// Opens one log for each of `cores`, and reads all there are.
+/// Opens one log for each of `cores`, and reads all there are above `ground`.
 ///
 /// # Errors
 /// A log is missing, damaged, not this member's, or can not be used; nothing was changed in it then.
-pub(super) fn open(home: &mut Home, path: &Path, cores: u16) -> Result<Logs, Failure> {
+pub(super) fn open(
+    home: &mut Home,
+    path: &Path,
+    cores: u16,
+    ground: &Ground,
+) -> Result<Logs, Failure> {
     let on_directory = |source| match source {
         cored_wal::Error::Locked { .. } => Failure::Locked { path: path.to_owned(), pid: None },
         cored_wal::Error::Io { source, .. } => Failure::Directory {
@@ -65,7 +70,7 @@ pub(super) fn open(home: &mut Home, path: &Path, cores: u16) -> Result<Logs, Fai
         }
     }
     home.note_logs(count)?;
-    logs.recovery = recover(lanes)?;
+    logs.recovery = recover(lanes, ground)?;
     Ok(logs)
 }
 

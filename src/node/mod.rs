@@ -32,6 +32,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, ETCD_VERSION, Url, VERSION};
+use crate::engine::Ground;
 use crate::front::{Acceptor, Limits, bind};
 use crate::keys::{CoreId, LaneId};
 use crate::metrics;
@@ -70,7 +71,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let mut home = Home::open(&config, LANES_DEFAULT_MAX)?;
     let identity = home.identity().clone();
     let read_began = Instant::now();
-    let logs = logs::open(&mut home, &config.wal_dir, config.cores)?;
+    let logs = logs::open(&mut home, &config.wal_dir, config.cores, &Ground::default())?;
     banner(&config, &identity, &machine);
     tracing::info!(
         records = logs.records,

@@ -28,22 +28,35 @@ impl EpochRecord {
     }
 }
 
+/// Two epochs that can not both have been.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("epoch {epoch} can not follow epoch {last}")]
+pub struct OutOfOrder {
+    /// The epoch that does not fit.
+    pub epoch: Epoch,
+    /// The one before it.
+    pub last: Epoch,
+}
+
 /// All epochs of a node's history, oldest first.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Epochs(Vec<EpochRecord>);
 
 impl Epochs {
-    /// Adds the newest epoch.
+    /// Adds the newest epoch; one that is known is passed over.
     ///
-    /// # Panics
-    /// If it does not come after the one before: its cut can not be lower, since what an epoch
-    /// showed was never void.
-    pub fn push(&mut self, epoch: EpochRecord) {
-        if let Some(before) = self.0.last() {
-            assert!(before.epoch < epoch.epoch, "epoch {} twice", epoch.epoch);
-            assert!(before.cut <= epoch.cut, "epoch {} cuts below the last", epoch.epoch);
+    /// # Errors
+    /// [`OutOfOrder`] if it does not come after the one before, or cuts lower: what an epoch showed
+    /// was never void.
+    pub fn push(&mut self, epoch: EpochRecord) -> Result<(), OutOfOrder> {
+        match self.0.last() {
+            Some(last) if *last == epoch => return Ok(()),
+            Some(last) if last.epoch >= epoch.epoch || last.cut > epoch.cut => {
+                return Err(OutOfOrder { epoch: epoch.epoch, last: last.epoch });
+            }
+            _ => self.0.push(epoch),
         }
-        self.0.push(epoch);
+        Ok(())
     }
 
     /// The newest.
@@ -69,15 +82,15 @@ impl Epochs {
 pub struct Runs(Vec<(Revision, Revision)>);
 
 impl Runs {
-    /// Adds one revision, above all that were added before.
-    pub fn push(&mut self, revision: Revision) {
+    /// Adds one revision, if it is above all that were added before; whether it is.
+    #[must_use]
+    pub fn push(&mut self, revision: Revision) -> bool {
         match self.0.last_mut() {
             Some((_, last)) if last.next() == revision => *last = revision,
-            Some((_, last)) if *last >= revision => {
-                panic!("revision {revision:?} after {last:?}: a lane's revisions only grow")
-            }
+            Some((_, last)) if *last >= revision => return false,
             _ => self.0.push((revision, revision)),
         }
+        true
     }
 }
 
@@ -103,7 +116,7 @@ mod tests {
 
     fn runs(revisions: &[i64]) -> Runs {
         let mut runs = Runs::default();
-        revisions.iter().for_each(|&r| runs.push(Revision(r)));
+        revisions.iter().for_each(|&r| assert!(runs.push(Revision(r))));
         runs
     }
 
@@ -113,6 +126,27 @@ mod tests {
         assert_eq!(cut(Revision(1), &[runs(&[2, 4]), runs(&[3, 6])]), Revision(4));
         assert_eq!(cut(Revision(1), &[runs(&[3, 4])]), Revision(1));
         assert_eq!(cut(Revision(5), &[runs(&[2, 3, 6])]), Revision(6));
+    }
+
+    #[test]
+    fn a_lanes_revisions_only_grow() {
+        let mut runs = runs(&[2, 3, 7]);
+        assert!(!runs.push(Revision(7)) && !runs.push(Revision(2)) && runs.push(Revision(8)));
+        assert_eq!(cut(Revision(6), &[runs]), Revision(8));
+    }
+
+    #[test]
+    fn epochs_follow_each_other_and_never_cut_lower() {
+        let epoch = |epoch, cut| EpochRecord { epoch, cut: Revision(cut), barriers: vec![] };
+        let mut epochs = Epochs::default();
+        assert_eq!(epochs.push(epoch(3, 10)), Ok(()));
+        assert_eq!(epochs.push(epoch(3, 10)), Ok(()), "known");
+        let refused = |epoch| Err(OutOfOrder { epoch, last: 3 });
+        assert_eq!(epochs.push(epoch(3, 11)), refused(3));
+        assert_eq!(epochs.push(epoch(2, 10)), refused(2));
+        assert_eq!(epochs.push(epoch(4, 9)), refused(4));
+        assert_eq!(epochs.push(epoch(5, 10)), Ok(()));
+        assert_eq!(epochs.last(), Some(&epoch(5, 10)));
     }
 
     #[test]

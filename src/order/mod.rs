@@ -4,5 +4,5 @@
 pub mod epoch;
 pub mod watermark;
 
-pub use epoch::{Epoch, EpochRecord, Epochs, Runs};
+pub use epoch::{Epoch, EpochRecord, Epochs, OutOfOrder, Runs};
 pub use watermark::Order;

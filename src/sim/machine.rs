@@ -13,7 +13,7 @@ use prost::Message as _;
 use super::check::{Checker, Happened, Violation};
 use super::{Outcome, Random, client};
 use crate::engine::{
-    Answer, Effects, Engine, Error, Input, Message, Request, RequestId, Setup, recover,
+    Answer, Effects, Engine, Error, Ground, Input, Message, Request, RequestId, Setup, recover,
 };
 use crate::keys::{CoreId, KeyRange, LaneId, LeaseId};
 use crate::order::Order;
@@ -180,7 +180,7 @@ impl World {
                 disk.set_odds(Odds { failed: 3000, short: 1000, ..Odds::default() });
             }
         }
-        let recovery = recover(records).expect("the logs make sense");
+        let recovery = recover(records, &Ground::default()).expect("the logs make sense");
         self.order = Arc::new(Order::new(self.lanes, cores));
         let mut groups: Vec<Vec<_>> = (0..cores).map(|_| Vec::new()).collect();
         for (lane, recovered) in (0..).map(LaneId).zip(recovery.lanes) {
@@ -475,7 +475,7 @@ impl World {
         let disks: Vec<MemoryDisk> =
             self.disks.iter().map(|disk| disk.crash(Crash::Kill)).collect();
         let (records, _) = open(&disks, self.lanes, 0);
-        let past = recover(records).expect("the logs make sense").past;
+        let past = recover(records, &Ground::default()).expect("the logs make sense").past;
         let mut history = Vec::new();
         past.kept_writes(|revision, ended, writes| {
             history.push(Happened { revision, ended, writes: writes.to_vec() });

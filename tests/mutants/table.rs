@@ -113,8 +113,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "the cut ignores a lane",
         rule: "R5",
         file: "src/engine/past.rs",
-        replace: "crate::order::epoch::cut(base, &self.runs)",
-        with: "crate::order::epoch::cut(base, &self.runs[..self.runs.len() - 1])",
+        replace: "crate::order::epoch::cut(self.ground.at, &self.runs)",
+        with: "crate::order::epoch::cut(self.ground.at, &self.runs[..self.runs.len() - 1])",
     },
     Mutant {
         name: "nothing is void",

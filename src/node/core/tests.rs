@@ -11,7 +11,7 @@ use cored_wal::disk::memory::{Fault, MemoryDisk, Pace};
 use glommio::LocalExecutorBuilder;
 
 use super::*;
-use crate::engine::{Answer, Reply, Setup, recover};
+use crate::engine::{Answer, Ground, Reply, Setup, recover};
 use crate::keys::CoreId;
 use crate::order::Order;
 use crate::watch::HubConfig;
@@ -39,7 +39,7 @@ fn run<F: Future<Output = ()> + 'static>(
             Log::open(disk.clone(), options, keep).expect("a sound log").0
         })
         .collect();
-    let recovery = recover(records).expect("sound records");
+    let recovery = recover(records, &Ground::default()).expect("sound records");
     let meshes = Mesh::new(cores);
     let bell = meshes[0].bell();
     let shutdown = Shutdown::new(cores, move || bell.ring());
