@@ -35,6 +35,7 @@ impl Api {
     pub(super) async fn put(&self, request: Bytes) -> Result<Bytes, Status> {
         let len_bytes = request.len();
         let put: pb::PutRequest = decode(request)?;
+        self.within_quota(cost::put(&put)).await?;
         check::put(&put)?;
         check::size(len_bytes, self.settings.max_request_bytes)?;
         let answer = self.door.ask(Request::Put(put)).await?;
@@ -64,6 +65,7 @@ impl Api {
             }
             "Txn" => {
                 let txn: pb::TxnRequest = decode(request)?;
+                self.within_quota(cost::txn(&txn)).await?;
                 check::txn(&txn, self.settings.max_txn_ops)?;
                 if !cost::only_reads(&txn) {
                     check::size(len_bytes, self.settings.max_request_bytes)?;

@@ -10,6 +10,7 @@ use super::stream::{Requests, Responses};
 use super::{Api, check, decode, decode_streamed, encode};
 use crate::engine::{Answer, Error, Reply, Request};
 use crate::keys::LeaseId;
+use crate::txn::cost;
 
 impl Api {
     pub(super) async fn lease(&self, method: &Method, request: Bytes) -> Result<Bytes, Status> {
@@ -83,6 +84,7 @@ impl Api {
         wanted: LeaseId,
         ttl_s: i64,
     ) -> Result<pb::LeaseGrantResponse, Status> {
+        self.within_quota(cost::LEASE_BYTES).await?;
         let ttl_s = match check::lease_ttl_s(ttl_s, self.settings.min_lease_ttl_s) {
             Ok(ttl_s) => ttl_s,
             // etcd looks at the alarms before it looks at the time.

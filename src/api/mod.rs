@@ -16,11 +16,13 @@ mod kv;
 mod lease;
 mod lock;
 mod maintenance;
+mod quota;
 mod turn;
 mod watch;
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use cored_proto::Method;
@@ -30,6 +32,7 @@ use prost::Message;
 
 use crate::engine::{Answer, Reply, Request};
 use crate::keys::Revision;
+use crate::order::Usage;
 use door::Door;
 use status::{Code, Status};
 use stream::{Requests, Responses};
@@ -65,8 +68,10 @@ pub struct Settings {
     pub peer_urls: Vec<String>,
     /// `--advertise-client-urls`.
     pub client_urls: Vec<String>,
-    /// `--quota-backend-bytes`, as Status reports it.
+    /// `--quota-backend-bytes`, as Status reports it; negative for none.
     pub quota_bytes: i64,
+    /// How many bytes the store has in use.
+    pub usage: Arc<Usage>,
     /// The least seconds a lease can have: etcd's ⌈1.5 × election timeout⌉.
     pub min_lease_ttl_s: i64,
 }

@@ -17,6 +17,7 @@ use super::status::{Code, Status};
 use super::{Api, check};
 use crate::engine::Request;
 use crate::keys::{LeaseId, Revision};
+use crate::txn::cost;
 
 /// The seconds of a lease that is made for a caller who has none.
 const SESSION_TTL_S: i64 = 60;
@@ -101,6 +102,7 @@ impl Api {
 
     /// Runs a transaction as if it came from a client.
     pub(super) async fn checked_txn(&self, txn: pb::TxnRequest) -> Result<pb::TxnResponse, Status> {
+        self.within_quota(cost::txn(&txn)).await?;
         check::txn(&txn, self.settings.max_txn_ops)?;
         check::size(txn.encoded_len(), self.settings.max_request_bytes)?;
         self.txn(txn).await

@@ -10,6 +10,9 @@ use super::{Config, Error, Level, LogConfig, value};
 /// `--quota-backend-bytes 0`.
 const QUOTA_DEFAULT_BYTES: i64 = 2 << 30;
 
+/// Above this etcd warns of a slow start and a long recovery.
+const QUOTA_RECOMMENDED_MAX_BYTES: i64 = 8 << 30;
+
 /// Above this a request is likely a mistake.
 const REQUEST_BYTES_RECOMMENDED_MAX: u64 = 10 << 20;
 
@@ -38,10 +41,7 @@ pub(super) fn config(values: &Values, cpus: usize, notes: &mut Vec<Note>) -> Res
     }
     cluster(values, &name)?;
     warn(values, notes);
-    let quota_bytes = match value::number(values.text("quota-backend-bytes")).unwrap_or(0) {
-        0 => QUOTA_DEFAULT_BYTES,
-        bytes => bytes,
-    };
+    let quota_bytes = quota(values, notes);
     let max_request_bytes = within(values, "max-request-bytes", 0, REQUEST_BYTES_MAX)?;
     let max_txn_ops = count(values, "max-txn-ops");
     let streams = count(values, "max-concurrent-streams").min(u32::MAX.into());
@@ -77,6 +77,26 @@ pub(super) fn config(values: &Values, cpus: usize, notes: &mut Vec<Note>) -> Res
         lanes: u16::try_from(lanes).ok().filter(|lanes| *lanes > 0),
         spin: duration(values, "spin"),
     })
+}
+
+/// The quota, and what etcd logs of it at every start.
+fn quota(values: &Values, notes: &mut Vec<Note>) -> i64 {
+    let asked = value::number(values.text("quota-backend-bytes")).unwrap_or(0);
+    let bytes = if asked == 0 { QUOTA_DEFAULT_BYTES } else { asked };
+    let mut note = |level, text| {
+        notes.push(Note { level, text, key: "quota-size-bytes", value: bytes.to_string() });
+    };
+    match asked {
+        ..0 => note(Level::Info, "disabled backend quota"),
+        0 => note(Level::Info, "enabled backend quota with default value"),
+        _ => {
+            if bytes > QUOTA_RECOMMENDED_MAX_BYTES {
+                note(Level::Warn, "quota exceeds the maximum value");
+            }
+            note(Level::Info, "enabled backend quota");
+        }
+    }
+    bytes
 }
 
 fn election(values: &Values) -> Result<(Duration, Duration), Error> {

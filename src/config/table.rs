@@ -152,7 +152,8 @@ pub const FLAGS: &[Flag] = &[
         "quota-backend-bytes",
         "0",
         Form::Number,
-        "Bytes that the store may have, as reported to clients; 0 for 2 GiB, negative for no limit.",
+        "Bytes that keys, values and their history may take before the alarm NOSPACE is raised and\n\
+         writes are refused; 0 for 2 GiB, negative for no limit.",
     ),
     etcd(MEMBER, "max-txn-ops", "128", Form::Count, "Operations that a transaction may have."),
     etcd(

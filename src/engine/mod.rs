@@ -166,6 +166,8 @@ pub struct Engine {
     /// Messages that must follow this turn's events.
     acks: Vec<(CoreId, Message)>,
     turn: u64,
+    /// What this core stated last to have in use, in bytes.
+    bytes_in_use: i64,
     /// Per turn that is not durable yet, the readies it holds: seat and number.
     unpersisted: VecDeque<(u64, Vec<(usize, u64)>)>,
     garbage: bool,
@@ -220,6 +222,7 @@ impl Engine {
             local: VecDeque::new(),
             acks: Vec::new(),
             turn: 0,
+            bytes_in_use: 0,
             unpersisted: VecDeque::new(),
             garbage: false,
             again: true,
@@ -278,6 +281,7 @@ impl Engine {
         self.advance_hub(fx);
         self.run_local(fx);
         fx.mesh.append(&mut self.acks);
+        self.state_usage();
         // What watchers wait for is other events now, which the watermark may have passed already.
         if !self.is_settled() || self.seats.iter().any(Seat::has_batch) {
             self.again = true;
@@ -571,6 +575,14 @@ impl Engine {
             }
             self.again |= self.garbage;
         }
+    }
+
+    /// States how many bytes this core has in use, for the quota.
+    fn state_usage(&mut self) {
+        let parts = self.seats.iter().map(|seat| seat.shard.store().bytes_in_use());
+        let now = i64::try_from(parts.sum::<usize>()).unwrap_or(i64::MAX);
+        self.order.usage().changed(self.bytes_in_use, now);
+        self.bytes_in_use = now;
     }
 
     fn tick(&mut self, fx: &mut Effects) {

@@ -132,7 +132,7 @@ async fn live(
     let Place { core, groups, log, mesh, incoming, .. } = place;
     let Identity { cluster, member, lanes, .. } = shared.identity;
     let door = Door::new(door::Identity { cluster_id: cluster, member_id: member });
-    let api = Api::new(settings(&shared.config), Rc::clone(&door), logs::salt(core.0));
+    let api = Api::new(settings(shared), Rc::clone(&door), logs::salt(core.0));
     let metrics = Arc::clone(&shared.metrics[usize::from(core.0)]);
     let engine = Engine::new(Setup {
         core,
@@ -187,7 +187,8 @@ async fn live(
     .await
 }
 
-fn settings(config: &Config) -> Settings {
+fn settings(shared: &Shared) -> Settings {
+    let config = &shared.config;
     let list = |urls: &[crate::config::Url]| urls.iter().map(ToString::to_string).collect();
     // etcd counts in ticks: half as many again as an election takes, in whole seconds.
     let ticks = config.election.as_millis() / config.heartbeat.as_millis();
@@ -199,6 +200,7 @@ fn settings(config: &Config) -> Settings {
         peer_urls: list(&config.advertise_peer_urls),
         client_urls: list(&config.advertise_client_urls),
         quota_bytes: config.quota_bytes,
+        usage: Arc::clone(shared.order.usage()),
         min_lease_ttl_s: i64::try_from(least_ms.div_ceil(1000)).unwrap_or(i64::MAX),
     }
 }

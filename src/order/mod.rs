@@ -2,7 +2,9 @@
 //! epoch cuts. Plain numbers and atomics; what a revision does is not known here.
 
 pub mod epoch;
+pub mod usage;
 pub mod watermark;
 
 pub use epoch::{Epoch, EpochRecord, Epochs, OutOfOrder, Runs};
+pub use usage::Usage;
 pub use watermark::Order;

@@ -5,8 +5,10 @@
 //! and queued for watchers, without a gap. The rules are R1, R2 and R5 of `docs/design.md`.
 //! Nothing here knows what a revision holds, or waits for anything.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
 
+use super::usage::Usage;
 use crate::keys::{CoreId, LaneId, Revision};
 
 /// Keeps what two cores write on two cache lines (128 bytes: x86 fetches lines in pairs).
@@ -28,6 +30,7 @@ pub struct Order {
     oldest_inflight: Box<[Apart<AtomicI64>]>,
     /// Per core the smallest revision it waits for; `i64::MAX` for none.
     awaited: Box<[Apart<AtomicI64>]>,
+    usage: Arc<Usage>,
 }
 
 impl Order {
@@ -41,6 +44,7 @@ impl Order {
             epoch: Apart(AtomicU64::new(0)),
             oldest_inflight: line(lanes),
             awaited: line(cores),
+            usage: Arc::default(),
         }
     }
 
@@ -114,6 +118,12 @@ impl Order {
         self.counter.0.store(cut.0, SeqCst);
         self.watermark.0.store(cut.0, SeqCst);
         self.epoch.0.store(epoch, SeqCst);
+    }
+
+    /// How many bytes the store has in use.
+    #[must_use]
+    pub fn usage(&self) -> &Arc<Usage> {
+        &self.usage
     }
 
     /// Ends the epoch for the whole node, before anything else learns of it (R6).

@@ -75,6 +75,7 @@ pub fn settings() -> Settings {
         peer_urls: vec!["http://127.0.0.1:2380".to_owned()],
         client_urls: vec!["http://127.0.0.1:2379".to_owned()],
         quota_bytes: 2 << 30,
+        usage: Arc::default(),
         min_lease_ttl_s: 2,
     }
 }

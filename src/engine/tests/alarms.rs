@@ -144,3 +144,27 @@ fn an_answer_about_an_alarm_does_not_overtake_the_change_before_it() {
     }
     assert_eq!(get(&mut node, 1), "");
 }
+
+#[test]
+fn what_is_in_use_is_stated_for_the_quota_after_every_turn() {
+    let mut node = two();
+    let in_use = |node: &Node| {
+        let sizes: usize = node.engines.iter().map(|engine| engine.sizes().bytes_in_use).sum();
+        assert_eq!(node.order.usage().bytes_in_use(), sizes as i64);
+        sizes
+    };
+    let empty = in_use(&node);
+    let value = "v".repeat(1000);
+    for n in 0..100 {
+        node.put(n % 2, ["a", "x"][n % 2], &value);
+    }
+    assert!(in_use(&node) > empty + 100_000);
+    node.move_range("a", Some("z"), 1);
+    node.settle();
+    let mut node = node.restart();
+    let full = in_use(&node);
+    assert!(full > empty + 100_000);
+    node.ask(0, request_delete("a", "z")).expect("a delete");
+    node.ask(0, Request::Compact { revision: 102, physical: true }).expect("compacted");
+    assert!(in_use(&node) < empty + 10_000, "deleting and compacting is enough");
+}
