@@ -18,6 +18,12 @@ pub(super) struct Collected {
     next: Position,
 }
 
+impl Collected {
+    pub(super) fn upto(&self) -> Revision {
+        self.upto
+    }
+}
+
 impl Store {
     /// The revision of the last compaction; zero before any. Reads below it have no answer.
     #[must_use]
@@ -50,6 +56,7 @@ impl Store {
             // What the old bound wrote stayed whole: some of it is garbage now.
             self.collected.next = self.collected.next.min((self.collected.upto, 0));
             self.collected.upto = upto;
+            self.base.collected(upto);
         }
         let mut left = budget;
         loop {

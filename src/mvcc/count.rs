@@ -51,6 +51,10 @@ impl Store {
             let (first, last) = (u64::from(first.live), u64::from(last.live));
             last_where(first..last, |nth| layer.nth_live(nth as u32), |key| before(key) <= rank)
         });
+        let in_base = self.base.ranks(range).into_iter().filter_map(|ranks| {
+            last_where(ranks, |nth| self.base.nth_live(nth), |key| before(key) <= rank)
+        });
+        let found = found.chain(in_base);
         let found = found.max()?;
         let version = self.newest(found)?;
         (before(found) == rank).then_some(version.key)
@@ -67,13 +71,18 @@ impl Store {
         if at >= self.floor() {
             return self.active.raised_at(range, at) + self.live_beneath(range);
         }
-        let Some(frozen) = &self.frozen else { return 0 };
-        frozen.layer.raised_at(range, at)
+        match self.frozen() {
+            Some(frozen) if at >= self.base.at() => {
+                frozen.raised_at(range, at) + self.base.live(range)
+            }
+            _ => self.base.live_at(range, at),
+        }
     }
 
     /// How many keys of `range` have a value in the layers beneath the active one.
     fn live_beneath(&self, range: &KeyRange) -> i64 {
-        self.frozen().map_or(0, |frozen| frozen.raised_at(range, Revision::MAX))
+        let raised = self.frozen().map_or(0, |frozen| frozen.raised_at(range, Revision::MAX));
+        raised + self.base.live(range)
     }
 }
 

@@ -1,13 +1,19 @@
 //! Layers come and go: what was active is closed for a checkpoint to be built from, and gives way to
 //! it.
 //!
+//! ```text
+//! freeze at R   active          →  frozen up to R, active above
+//! swap          frozen, base    →  base at R
+//! ```
+//!
 //! Knows neither who builds the checkpoint nor when one is due.
 
 use std::sync::Arc;
 
+use super::Store;
+use super::base::{Base, Corrupt};
 use super::layer::Layer;
-use super::{Position, Store};
-use crate::keys::Revision;
+use crate::keys::{KeyRange, Revision};
 
 /// What was the active layer, while a checkpoint is built from it.
 pub(super) struct Frozen {
@@ -35,7 +41,7 @@ impl Store {
         let layer = Arc::new(std::mem::replace(&mut self.active, Layer::new()));
         self.frozen = Some(Frozen { layer, at });
         for popped in above.into_iter().rev() {
-            let position: Position = popped.version.position();
+            let position = popped.version.position();
             let found = self.active.find(&popped.key);
             self.active.push(position, &popped.key, found, popped.version, popped.beneath);
         }
@@ -45,5 +51,58 @@ impl Store {
     #[must_use]
     pub fn frozen(&self) -> Option<&Arc<Layer>> {
         self.frozen.as_ref().map(|frozen| &frozen.layer)
+    }
+
+    /// Puts the checkpoint that was built from the frozen layer and the old base in their place, and
+    /// returns the layer: whoever drops it gives much memory back, which takes time.
+    ///
+    /// # Panics
+    /// If the checkpoint is not one of the revision at which the layer was frozen.
+    pub fn swap(&mut self, base: Arc<Base>) -> Option<Arc<Layer>> {
+        let frozen = self.frozen.take();
+        let at = frozen.as_ref().map(|frozen| frozen.at);
+        assert_eq!(at, Some(base.at()), "the checkpoint holds what was frozen");
+        self.base.set(base, self.collected.upto());
+        frozen.map(|frozen| frozen.layer)
+    }
+
+    /// Begins with a checkpoint, before anything else is told.
+    ///
+    /// # Panics
+    /// If the store has versions already.
+    pub fn set_base(&mut self, base: Arc<Base>) {
+        let empty = self.active.versions() == 0 && self.frozen.is_none();
+        assert!(empty, "a base is the first thing of a store");
+        self.highest = self.highest.max(base.at());
+        self.base.set(base, self.collected.upto());
+    }
+
+    /// The checkpoint beneath, if there is one.
+    #[must_use]
+    pub fn base(&self) -> Option<&Arc<Base>> {
+        self.base.get()
+    }
+
+    /// Says which keys are this store's: of the base, it shows no others. All of them at first.
+    ///
+    /// A key that comes must be owned before its first version is told. No two of the ranges may share
+    /// a key.
+    pub fn own(&mut self, ranges: Vec<KeyRange>) {
+        self.base.own(ranges, self.collected.upto());
+    }
+
+    /// Checks all of the base that an operation on `range` could read, so that no later look can fail.
+    ///
+    /// # Errors
+    /// [`Corrupt`] for the first block that is not what was written.
+    pub fn touch(&self, range: &KeyRange) -> Result<(), Corrupt> {
+        self.base.touch(range)
+    }
+
+    /// The first corrupt block that anyone touched, in this store or another of the node. What such a
+    /// block held is missing from all answers since, and from what came of them.
+    #[must_use]
+    pub fn fault(&self) -> Option<Corrupt> {
+        self.base.get()?.fault()
     }
 }

@@ -12,7 +12,7 @@
 //! Knows only the versions of one shard: who digests a whole member merges shards by position.
 
 use super::{Position, Store, VersionRef};
-use crate::keys::Revision;
+use crate::keys::{KeyRange, Revision};
 
 /// CRC-32C over what [`Store::hash_records`] shows, from all shards in order of position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,24 +59,17 @@ impl Store {
         each: &mut dyn FnMut(Position, &[u8]),
     ) {
         let mut record = Vec::new();
-        for layer in self.frozen().map(|layer| &**layer).into_iter().chain([&self.active]) {
-            for (position, slot) in layer.revisions.from((from, 0)) {
-                if position.0 > through {
-                    break;
-                }
-                let entry = layer.slots.get(slot);
-                let version = entry.version_at(position).expect("the revision index is exact");
-                if position.0 <= compacted {
-                    let kept = self.get_at(entry.key(), kept_at);
-                    if kept.map(|kept| kept.position()) != Some(position) {
-                        continue;
-                    }
-                }
+        self.history(&KeyRange::all(), from, through, &mut |version| {
+            if version.modified > compacted
+                || self.get_at(version.key, kept_at).map(|kept| kept.position())
+                    == Some(version.position())
+            {
                 record.clear();
-                encode(&version.view(entry.key()), &mut record);
-                each(position, &record);
+                encode(&version, &mut record);
+                each(version.position(), &record);
             }
-        }
+            true
+        });
     }
 }
 

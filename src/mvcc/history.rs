@@ -34,6 +34,9 @@ impl Store {
         if from > through {
             return;
         }
+        if from <= self.base.at() && !self.base.history(range, from, through, each) {
+            return;
+        }
         if let Some(frozen) = self.frozen()
             && from <= self.floor()
             && !frozen.history(range, from, through.min(self.floor()), each)

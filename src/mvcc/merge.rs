@@ -3,9 +3,10 @@
 //! Knows which layer is newer, and that the newest one with a version at or below a revision has the
 //! answer for it.
 
+use super::base::KeyRef;
 use super::layer::Cursor;
+use super::owned::Keys;
 use super::slots::Entry;
-use super::version::Version;
 use super::{Store, VersionRef};
 use crate::keys::{KeyRange, Revision};
 
@@ -13,39 +14,57 @@ use crate::keys::{KeyRange, Revision};
 pub(super) struct Merge<'a> {
     active: Cursor<'a>,
     frozen: Option<Cursor<'a>>,
+    base: Keys<'a>,
+    next: Row<'a>,
 }
 
-/// A key, and its versions in the layers that have some.
+/// The next key of each layer; of a row that is shown, those that are its key.
+#[derive(Clone, Copy)]
 pub(super) struct Row<'a> {
     active: Option<&'a Entry>,
     frozen: Option<&'a Entry>,
+    base: Option<KeyRef<'a>>,
 }
 
 impl<'a> Merge<'a> {
-    /// With `relevant_only`, keys of the active layer that have no value now and hide none are passed
-    /// over; only a reader of the newest versions may want that.
+    /// With `relevant_only`, keys of the layers in memory that have no value there and hide none are
+    /// passed over; only a reader of the newest versions may want that.
     pub(super) fn new(store: &'a Store, range: &'a KeyRange, relevant_only: bool) -> Merge<'a> {
-        Merge {
-            active: store.active.cursor(range, relevant_only),
-            frozen: store.frozen().map(|layer| layer.cursor(range, relevant_only)),
-        }
+        let active = store.active.cursor(range, relevant_only);
+        let frozen = store.frozen().map(|layer| layer.cursor(range, relevant_only));
+        let mut base = store.base.keys(range);
+        let next = Row {
+            active: active.peek(),
+            frozen: frozen.as_ref().and_then(Cursor::peek),
+            base: base.peek(),
+        };
+        Merge { active, frozen, base, next }
     }
 
     pub(super) fn next(&mut self) -> Option<Row<'a>> {
-        let mut row =
-            Row { active: self.active.peek(), frozen: self.frozen.as_ref().and_then(Cursor::peek) };
+        let mut row = self.next;
         let active = row.active.map(Entry::key);
         let frozen = row.frozen.map(Entry::key);
-        let first = [active, frozen].into_iter().flatten().min()?;
+        let base = row.base.map(|key| key.key);
+        let first = [active, frozen, base].into_iter().flatten().min()?;
         if active == Some(first) {
             self.active.advance();
+            self.next.active = self.active.peek();
         } else {
             row.active = None;
         }
         if frozen == Some(first) {
-            self.frozen.as_mut().expect("has a key").advance();
+            let cursor = self.frozen.as_mut().expect("it has a key");
+            cursor.advance();
+            self.next.frozen = cursor.peek();
         } else {
             row.frozen = None;
+        }
+        if base == Some(first) {
+            self.base.advance();
+            self.next.base = self.base.peek();
+        } else {
+            row.base = None;
         }
         Some(row)
     }
@@ -54,12 +73,11 @@ impl<'a> Merge<'a> {
 impl<'a> Row<'a> {
     /// The version that readers at `at` see, when that gives the key a value.
     pub(super) fn live_at(&self, at: Revision) -> Option<VersionRef<'a>> {
-        let newest = |entry: &'a Entry| {
-            let version: &Version = entry.versions.at(at)?;
-            Some((version, entry))
-        };
-        let (version, entry) =
-            self.active.and_then(newest).or_else(|| self.frozen.and_then(newest))?;
-        version.is_live().then(|| version.view(entry.key()))
+        for entry in [self.active, self.frozen].into_iter().flatten() {
+            if let Some(version) = entry.versions.at(at) {
+                return version.is_live().then(|| version.view(entry.key()));
+            }
+        }
+        self.base?.at(at).filter(|version| !version.is_tombstone())
     }
 }

@@ -5,12 +5,14 @@
 //! other shards; whoever reads says at which revision.
 //!
 //! ```text
-//! active   takes writes; in memory           revisions above R          ┐
-//! frozen   immutable; in memory              up to R, above the base's  ├─ layers, newest first
+//! active   in memory, takes writes              revisions above R          ┐
+//! frozen   in memory, immutable                 up to R, above the base's  ├─ newest first
+//! base     a mapped checkpoint, immutable       up to its own              ┘
 //! ```
 //!
 //! A store has a frozen layer only while a checkpoint at R is built from it. The newest layer that
-//! has a version of a key at or below a revision has the answer for it.
+//! has a version of a key at or below a revision has the answer for it. The base is the whole node's:
+//! a store looks only at the keys that it owns.
 
 mod layer;
 
@@ -24,6 +26,7 @@ mod hash;
 mod history;
 mod index;
 mod merge;
+mod owned;
 mod piece;
 mod revisions;
 mod slots;
@@ -44,6 +47,7 @@ use compact::Collected;
 use freeze::Frozen;
 use layer::Beneath;
 use merge::Merge;
+use owned::OwnedBase;
 use slots::SlotId;
 use version::Version;
 
@@ -54,6 +58,7 @@ use version::Version;
 pub struct Store {
     active: Layer,
     frozen: Option<Frozen>,
+    base: OwnedBase,
     highest: Revision,
     compacted: Revision,
     collected: Collected,
@@ -83,6 +88,7 @@ impl Store {
         Store {
             active: Layer::new(),
             frozen: None,
+            base: OwnedBase::default(),
             highest: Revision::ZERO,
             compacted: Revision::ZERO,
             collected: Collected::default(),
@@ -126,9 +132,12 @@ impl Store {
         match change {
             Change::Put { value, create, version, lease } => {
                 let found = self.active.find(key);
-                let first = *version == 1;
-                let beneath = if found.is_some() || first { None } else { self.beneath(key) };
-                let beneath = Beneath::of(beneath);
+                // Replay must not read the base for each record: the record itself says whether the
+                // key had a value before.
+                let beneath = match found {
+                    None if *version > 1 => self.beneath_unread(key),
+                    _ => Beneath::NOTHING,
+                };
                 let version = Version::put(at, *create, *version, *lease, value);
                 self.push(at, key, found, version, beneath);
             }
@@ -168,6 +177,9 @@ impl Store {
     /// The version of `key` at exactly `position`, a tombstone too.
     #[must_use]
     pub fn version_at(&self, key: &[u8], position: Position) -> Option<VersionRef<'_>> {
+        if position.0 <= self.base.at() {
+            return self.base.version_at(key, position);
+        }
         let layer = if position.0 > self.floor() { &self.active } else { &**self.frozen()? };
         let entry = layer.entry(key)?;
         entry.version_at(position).map(|version| version.view(entry.key()))
@@ -227,18 +239,27 @@ impl Store {
         self.active.versions() + self.frozen().map_or(0, |layer| layer.versions())
     }
 
-    /// Memory that the store takes from the allocator, by glibc's rules and without fragmentation.
+    /// Memory that the store takes from the allocator, by glibc's rules and without fragmentation, and
+    /// its share of the base's files. O(1).
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.active.bytes() + self.frozen().map_or(0, |layer| layer.bytes())
+        self.active.bytes()
+            + self.frozen().map_or(0, |layer| layer.bytes())
+            + self.base.file_bytes()
     }
 
     /// Key and value bytes of the versions that are left when garbage collection and the checkpoints
-    /// to come have done their work.
+    /// to come have done their work. O(1).
+    ///
+    /// Exact for what is in memory and hides nothing; what is garbage in the base counts by averages
+    /// until the next checkpoint.
     #[must_use]
     pub fn bytes_in_use(&self) -> usize {
-        let used = self.active.logical_bytes() + self.frozen().map_or(0, |f| f.logical_bytes());
-        used.saturating_sub(self.active.hidden_garbage_bytes())
+        let layers = self.frozen().map(|layer| &**layer).into_iter().chain([&self.active]);
+        let (used, hidden) = layers.fold((self.base.bytes_in_use(), 0), |(used, hidden), l| {
+            (used + l.logical_bytes(), hidden + l.hidden_garbage_bytes())
+        });
+        used.saturating_sub(hidden)
     }
 
     /// The first key of `range` that the active layer has any version of: what [`Store::export`] has
@@ -263,12 +284,12 @@ impl Store {
 
     /// Whether the active layer is the only one.
     fn is_single(&self) -> bool {
-        self.frozen.is_none()
+        self.frozen.is_none() && !self.base.is_some()
     }
 
     /// All versions of the active layer lie above.
     fn floor(&self) -> Revision {
-        self.frozen.as_ref().map_or(Revision::ZERO, |frozen| frozen.at)
+        self.frozen.as_ref().map_or(self.base.at(), |frozen| frozen.at)
     }
 
     /// The newest version of `key` beneath the active layer, a tombstone too.
@@ -278,7 +299,20 @@ impl Store {
 
     /// The newest version of `key` beneath the active layer that is not above `at`, a tombstone too.
     fn beneath_at(&self, key: &[u8], at: Revision) -> Option<VersionRef<'_>> {
-        let entry = self.frozen()?.entry(key)?;
-        entry.versions.at(at).map(|version| version.view(entry.key()))
+        if let Some(frozen) = self.frozen()
+            && let Some(entry) = frozen.entry(key)
+            && let Some(version) = entry.versions.at(at)
+        {
+            return Some(version.view(entry.key()));
+        }
+        self.base.get_at(key, at)
+    }
+
+    /// What lies beneath the active layer of a key that has a value there, without a look at the base.
+    fn beneath_unread(&self, key: &[u8]) -> Beneath {
+        match self.frozen().and_then(|frozen| frozen.entry(key)) {
+            Some(entry) => Beneath::of(entry.live()),
+            None => self.base.average(),
+        }
     }
 }

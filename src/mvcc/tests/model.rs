@@ -1,13 +1,14 @@
 //! The store against a map of lists that forgets nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cored_proto::mvccpb::KeyValue;
 use prost::Message;
 
 use super::super::{Position, Store, VersionRef};
-use super::Random;
+use super::{Random, build};
 use crate::keys::{KeyRange, LeaseId, Revision};
 use crate::lane::redo::Change;
 
@@ -60,15 +61,21 @@ impl Model {
         rows
     }
 
-    /// What is left when everything below the compaction is collected.
-    fn kept(&self) -> usize {
-        let kept = |rows: &Vec<Row>| {
-            let below = rows.iter().filter(|row| row.at.0 <= self.compacted).count();
-            let newest = rows[..below].last();
-            let stays = newest.is_some_and(|row| row.is_live() || row.at.0 == self.compacted);
-            rows.len() - below + usize::from(stays)
-        };
-        self.keys.values().map(kept).sum()
+    /// What is left of the versions above `floor` when everything below the compaction is collected.
+    fn kept(&self, floor: Revision) -> Vec<&Row> {
+        let mut kept = Vec::new();
+        for (key, rows) in &self.keys {
+            let rows = &rows[rows.partition_point(|row| row.at.0 <= floor)..];
+            let hides = self.at(key, floor).is_some();
+            let older = rows.iter().filter(|row| row.at.0 <= self.compacted).count();
+            kept.extend(
+                rows[..older]
+                    .last()
+                    .filter(|row| row.is_live() || row.at.0 == self.compacted || hides),
+            );
+            kept.extend(&rows[older..]);
+        }
+        kept
     }
 
     fn hash_records(&self, at: Revision) -> Vec<(Position, Vec<u8>)> {
@@ -102,6 +109,10 @@ struct World {
     model: Model,
     revision: Revision,
     keys: usize,
+    value_max: usize,
+    /// Below or at the newest freeze, all is in layers that are closed.
+    floor: Revision,
+    checkpoints: usize,
 }
 
 impl World {
@@ -157,7 +168,7 @@ impl World {
     }
 
     fn put(&mut self, at: Position, key: &[u8], before: Option<Row>) {
-        let value = vec![b'v'; self.random.below(40)];
+        let value = vec![b'v'; self.random.below(self.value_max)];
         let lease = LeaseId([0, 0, 0, 5, i64::MIN][self.random.below(5)]);
         let (create, version) =
             before.map_or((at.0, 1), |before| (before.create, before.version + 1));
@@ -184,12 +195,18 @@ impl World {
         let more = self.store.collect(upto, budget);
         assert!(before - self.store.versions() <= budget, "a step keeps to its budget");
         if !more {
-            assert_eq!(self.store.versions(), self.model.kept(), "all garbage is gone");
+            let frozen = self.store.frozen().map_or(0, |layer| layer.versions());
+            let kept = self.model.kept(self.floor);
+            assert_eq!(self.store.versions() - frozen, kept.len(), "all garbage is gone");
+            if self.floor == Revision::ZERO {
+                let bytes: usize = kept.iter().map(|row| row.key.len() + row.value.len()).sum();
+                assert_eq!(self.store.bytes_in_use(), bytes);
+            }
         }
     }
 
     fn drop_above(&mut self) {
-        let through = self.readable();
+        let through = self.readable().max(self.floor);
         self.store.drop_above(through);
         for rows in self.model.keys.values_mut() {
             rows.retain(|row| row.at.0 <= through);
@@ -199,11 +216,54 @@ impl World {
         assert!(self.store.highest() <= through);
     }
 
+    /// The next step on the way from an active layer to a base.
+    fn checkpoint(&mut self) {
+        let Some(frozen) = self.store.frozen().cloned() else {
+            let at = self.readable().max(self.floor).max(self.store.collected());
+            self.store.freeze(at);
+            self.floor = at;
+            return;
+        };
+        let compacted = self.model.compacted.min(self.floor);
+        let old = self.store.base().cloned();
+        let base = build(self.floor, old.as_deref(), &[&frozen], compacted);
+        let layer = self.store.swap(base).expect("it was frozen");
+        assert!(Arc::ptr_eq(&layer, &frozen));
+        self.checkpoints += 1;
+    }
+
+    /// The newest base, and all that was written since.
+    fn restart(&mut self) {
+        let base = self.store.base().cloned();
+        self.floor = base.as_ref().map_or(Revision::ZERO, |base| base.at());
+        self.store = Store::new();
+        if let Some(base) = base {
+            self.store.set_base(base);
+        }
+        for row in self.model.history(&KeyRange::all(), self.floor.next(), Revision::MAX) {
+            let Row { key, value, create, at, version, lease } = row;
+            let change = match version {
+                0 => Change::Delete,
+                _ => Change::Put { value: value.into(), create, version, lease },
+            };
+            self.store.install(at, &key, &change);
+        }
+        self.store.compact(self.model.compacted);
+    }
+
     /// To another store and back, in pieces of any size.
     fn travel(&mut self) {
+        if self.store.frozen().is_some() {
+            return;
+        }
         let (range, at) = (self.range(), self.readable());
         let mut other = Store::new();
+        if let Some(base) = self.store.base() {
+            other.set_base(base.clone());
+        }
         other.compact(Revision(self.random.below(self.model.compacted.0 as usize + 1) as i64));
+        other.own(vec![range.clone()]);
+        self.store.own(around(&range));
         while self.store.first_key(&range).is_some() {
             let size = self.random.below(3_000);
             other.import(self.store.export(&range, size));
@@ -222,6 +282,8 @@ impl World {
             let size = self.random.below(3_000);
             self.store.import(other.export(&KeyRange::all(), size));
         }
+        other.own(Vec::new());
+        self.store.own(vec![KeyRange::all()]);
         assert_eq!((other.versions(), other.bytes_in_use()), (0, 0));
     }
 
@@ -260,6 +322,8 @@ impl World {
             "{range:?} {from:?} {through:?}"
         );
         for event in rows {
+            let version = self.store.version_at(&event.key, event.at).map(row);
+            assert_eq!(version.as_ref(), Some(&event));
             let at = event.at.0.prev();
             let before = self.store.before(&event.key, event.at).map(row);
             let readable = at >= self.model.compacted;
@@ -269,6 +333,9 @@ impl World {
         let key = self.key();
         assert_eq!(self.store.newest(&key).map(row), self.model.at(&key, Revision::MAX).cloned());
         assert_eq!(self.store.get_at(&key, at).map(row), self.model.at(&key, at).cloned());
+        let held = self.model.keys.get(&key).and_then(|rows| rows.last());
+        let lease = held.map_or(LeaseId::NONE, |row| row.lease);
+        assert_eq!(self.store.newest_lease(&key), lease);
     }
 
     fn check_hash(&mut self) {
@@ -285,16 +352,36 @@ impl World {
     }
 }
 
-fn run(seed: u64, keys: usize, steps: usize) {
+/// All keys outside of a range.
+fn around(range: &KeyRange) -> Vec<KeyRange> {
+    if range.is_empty() {
+        return vec![KeyRange::all()];
+    }
+    let before = KeyRange { start: Vec::new(), end: Some(range.start.clone()) };
+    let behind = range.end.clone().map(|start| KeyRange { start, end: None });
+    [before].into_iter().chain(behind).filter(|part| !part.is_empty()).collect()
+}
+
+/// Of a thousand steps, how many go on with a checkpoint.
+fn run(seed: u64, keys: usize, steps: usize, value_max: usize, checkpoint: usize) -> usize {
     let mut world = World {
         random: Random::new(seed),
         store: Store::new(),
         model: Model::default(),
         revision: Revision::FIRST,
         keys,
+        value_max,
+        floor: Revision::ZERO,
+        checkpoints: 0,
     };
     let check_every = 1 + keys / 40;
     for step in 0..steps {
+        if world.random.below(1_000) < checkpoint {
+            match world.random.below(8) {
+                0 => world.restart(),
+                _ => world.checkpoint(),
+            }
+        }
         match world.random.below(1_000) {
             0..6 => world.compact(),
             6..150 => world.collect(),
@@ -309,18 +396,32 @@ fn run(seed: u64, keys: usize, steps: usize) {
             world.check_hash();
         }
     }
+    assert_eq!(world.store.fault(), None);
+    world.checkpoints
 }
 
 #[test]
 fn few_keys_with_long_histories() {
     for seed in 0..20 {
-        run(seed, 24, 3_000);
+        run(seed, 24, 3_000, 40, 0);
     }
 }
 
 #[test]
 fn many_keys_over_several_levels_of_the_index() {
     for seed in 100..103 {
-        run(seed, 4_000, 12_000);
+        run(seed, 4_000, 12_000, 40, 0);
     }
+}
+
+#[test]
+fn few_keys_in_layers() {
+    let checkpoints = (200..220).map(|seed| run(seed, 24, 3_000, 40, 20));
+    assert!(checkpoints.sum::<usize>() > 200);
+}
+
+#[test]
+fn many_keys_in_layers_over_several_blocks() {
+    let checkpoints = (300..303).map(|seed| run(seed, 4_000, 12_000, 600, 3));
+    assert!(checkpoints.sum::<usize>() > 15);
 }
