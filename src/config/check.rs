@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::read::{Note, Values};
 use super::url::{self, Scheme, Url};
-use super::{Config, Error, Level, LogConfig, value};
+use super::{Config, Error, Level, LogConfig, Retention, value};
 
 /// `--quota-backend-bytes 0`.
 const QUOTA_DEFAULT_BYTES: i64 = 2 << 30;
@@ -64,6 +64,7 @@ pub(super) fn config(values: &Values, cpus: usize, notes: &mut Vec<Note>) -> Res
         max_txn_ops: usize::try_from(max_txn_ops).unwrap_or(usize::MAX),
         max_concurrent_streams: u32::try_from(streams).expect("just limited"),
         quota_bytes,
+        auto_compaction: auto_compaction(values)?,
         heartbeat,
         election,
         keepalive_min_time: duration(values, "grpc-keepalive-min-time"),
@@ -97,6 +98,31 @@ fn quota(values: &Values, notes: &mut Vec<Note>) -> i64 {
         }
     }
     bytes
+}
+
+/// A bare number counts hours or revisions, anything else is a duration. In etcd a duration counts
+/// nanoseconds when it is revisions that are kept, which nobody can mean; here it is refused.
+fn auto_compaction(values: &Values) -> Result<Option<Retention>, Error> {
+    let text = values.text("auto-compaction-retention");
+    let wrong = || Error::CompactionRetention(text.to_owned());
+    let number = value::number(text).ok().filter(|number| *number >= 0);
+    match values.text("auto-compaction-mode") {
+        "periodic" => {
+            let period = match number {
+                Some(hours) => Duration::try_from_secs_f64(hours as f64 * 3600.0).ok(),
+                None => value::duration(text).ok(),
+            };
+            let ms = period.and_then(|period| u64::try_from(period.as_millis()).ok());
+            let ms = ms.ok_or_else(wrong)?;
+            Ok((ms > 0).then_some(Retention::Period { ms }))
+        }
+        "revision" => {
+            let revisions = number.ok_or_else(wrong)?;
+            Ok((revisions > 0).then_some(Retention::Revisions(revisions)))
+        }
+        "" => Err(Error::CompactionModeUnset),
+        mode => Err(Error::CompactionMode(mode.to_owned())),
+    }
 }
 
 fn election(values: &Values) -> Result<(Duration, Duration), Error> {

@@ -47,6 +47,8 @@ pub struct Config {
     pub max_concurrent_streams: u32,
     /// `--quota-backend-bytes`, 0 replaced by etcd's 2 GiB; negative for none.
     pub quota_bytes: i64,
+    /// `--auto-compaction-mode` and `--auto-compaction-retention`; none keeps all history.
+    pub auto_compaction: Option<Retention>,
     /// `--heartbeat-interval`.
     pub heartbeat: Duration,
     /// `--election-timeout`.
@@ -69,6 +71,18 @@ pub struct Config {
     pub lanes: Option<u16>,
     /// `--spin`: how long an idle core looks for work before it sleeps.
     pub spin: Duration,
+}
+
+/// How much history is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retention {
+    /// That of so long.
+    Period {
+        /// Milliseconds, not 0.
+        ms: u64,
+    },
+    /// So many revisions, more than 0.
+    Revisions(i64),
 }
 
 /// How urgent a line of the log is.
@@ -141,6 +155,15 @@ pub enum Error {
     /// Zero is no interval.
     #[error("--{0} must be >0 (set to 0ms)")]
     NotPositive(&'static str),
+    /// There are two ways to compact by itself.
+    #[error("unknown auto-compaction-mode {0:?}")]
+    CompactionMode(String),
+    /// Neither way to compact by itself was chosen.
+    #[error("undefined auto-compaction-mode")]
+    CompactionModeUnset,
+    /// How much history to keep can not be read.
+    #[error("error parsing CompactionRetention: time: invalid duration {0:?}")]
+    CompactionRetention(String),
     /// A log can have one of two forms.
     #[error("unknown log format: {0}, supported values json, console")]
     LogFormat(String),

@@ -155,6 +155,21 @@ pub const FLAGS: &[Flag] = &[
         "Bytes that keys, values and their history may take before the alarm NOSPACE is raised and\n\
          writes are refused; 0 for 2 GiB, negative for no limit.",
     ),
+    etcd(
+        MEMBER,
+        "auto-compaction-mode",
+        "periodic",
+        Form::Text,
+        "What --auto-compaction-retention counts: 'periodic' for time, 'revision' for revisions.",
+    ),
+    etcd(
+        MEMBER,
+        "auto-compaction-retention",
+        "0",
+        Form::Text,
+        "How much history is kept: a time ('30m', '24h', or a number of hours), or a number of\n\
+         revisions. 0 keeps all of it until somebody compacts.",
+    ),
     etcd(MEMBER, "max-txn-ops", "128", Form::Count, "Operations that a transaction may have."),
     etcd(
         MEMBER,

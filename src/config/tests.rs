@@ -271,3 +271,46 @@ fn every_row_of_the_table_is_sound() {
         assert_eq!(value::check(flag.form, flag.default), Ok(()), "default of {}", flag.name);
     }
 }
+
+#[test]
+fn history_is_kept_for_hours_times_or_revisions() {
+    let kept = |arguments: &[&str]| config(arguments).auto_compaction;
+    let retention = "--auto-compaction-retention";
+    assert_eq!(kept(&[]), None);
+    assert_eq!(kept(&[retention, "0s"]), None);
+    let hours = |hours: u64| Some(Retention::Period { ms: hours * 3_600_000 });
+    assert_eq!(kept(&[retention, "1"]), hours(1));
+    assert_eq!(kept(&[retention, "72h"]), hours(72));
+    assert_eq!(kept(&[retention, "500ms"]), Some(Retention::Period { ms: 500 }));
+    let revision = "--auto-compaction-mode=revision";
+    assert_eq!(kept(&[revision, retention, "1000"]), Some(Retention::Revisions(1000)));
+    assert_eq!(kept(&[revision]), None);
+    let refused = |value: &str| {
+        format!("error parsing CompactionRetention: time: invalid duration {value:?}")
+    };
+    for value in ["x", "-5", "-5h", ""] {
+        assert_eq!(invalid(&[retention, value]), refused(value));
+    }
+    assert_eq!(invalid(&[revision, retention, "1h"]), refused("1h"));
+    assert_eq!(invalid(&["--auto-compaction-mode=foo"]), "unknown auto-compaction-mode \"foo\"");
+    let undefined = &["--auto-compaction-mode=", retention, "5"];
+    assert_eq!(invalid(undefined), "undefined auto-compaction-mode");
+}
+
+#[test]
+fn the_log_says_what_quota_holds() {
+    let noted = |bytes: &str| {
+        let (config, notes) = with(&["--name=n", "--quota-backend-bytes", bytes], &[]).expect("ok");
+        let notes = notes.into_iter().filter(|note| note.key == "quota-size-bytes");
+        (config.quota_bytes, notes.map(|note| (note.level, note.text)).collect::<Vec<_>>())
+    };
+    let info = |text| (Level::Info, text);
+    let default = info("enabled backend quota with default value");
+    assert_eq!(noted("0"), (2 << 30, vec![default]));
+    assert_eq!(noted("-1"), (-1, vec![info("disabled backend quota")]));
+    assert_eq!(noted("8589934592"), (8 << 30, vec![info("enabled backend quota")]));
+    let (bytes, notes) = noted("8589934593");
+    assert_eq!(bytes, (8 << 30) + 1);
+    let warning = (Level::Warn, "quota exceeds the maximum value");
+    assert_eq!(notes, [warning, info("enabled backend quota")]);
+}

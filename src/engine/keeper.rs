@@ -7,12 +7,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use cored_proto::etcdserverpb as pb;
 
 use super::alarms::Alarms;
+use super::auto_compact::AutoCompact;
 use super::message::{Change, Message, Origin, Transfer};
 use super::moves::Move;
+use super::note::{Note, Step};
 use super::seat::Item;
 use super::start::Start;
 use super::whole::{Task, WholeRead};
 use super::{Answer, Effects, Engine, Error, Reply, Request};
+use crate::config::Retention;
 use crate::keys::{CoreId, LaneId, LeaseId, Revision};
 use crate::lane::redo::{Control, Record};
 use crate::lease;
@@ -31,6 +34,7 @@ pub(super) struct Keeper {
     compacting: Revision,
     /// Compactions whose callers wait until the garbage is gone: revision and caller.
     physical: Vec<(Revision, Origin)>,
+    pub(super) auto_compact: Option<AutoCompact>,
     /// Per core up to where its garbage is gone.
     collected: Vec<Revision>,
     granting: BTreeSet<LeaseId>,
@@ -62,6 +66,8 @@ struct Pending {
 pub(super) enum Then {
     /// A compaction is answered, or waits until its garbage is gone.
     Compacted(Revision, bool, Origin),
+    /// A compaction that nobody asked for, and when it began.
+    AutoCompacted(Revision, u64),
     /// A lease begins.
     Granted(LeaseId, i64, Origin),
     /// A keepalive is answered.
@@ -75,7 +81,7 @@ pub(super) enum Then {
 }
 
 impl Keeper {
-    pub(super) fn new(lanes: u16, cores: u16) -> Keeper {
+    pub(super) fn new(lanes: u16, cores: u16, auto_compaction: Option<Retention>) -> Keeper {
         Keeper {
             start: Start::new(lanes),
             clock: lease::Clock::default(),
@@ -83,6 +89,7 @@ impl Keeper {
             next_control: 1,
             compacting: Revision::ZERO,
             physical: Vec::new(),
+            auto_compact: auto_compaction.map(AutoCompact::new),
             collected: vec![Revision::ZERO; usize::from(cores)],
             granting: BTreeSet::new(),
             alarms: Alarms::default(),
@@ -144,20 +151,59 @@ impl Engine {
     }
 
     fn compact(&mut self, origin: Origin, at: Revision, physical: bool) {
+        if let Err(error) = self.log_compaction(at, Then::Compacted(at, physical, origin)) {
+            self.answer_state(origin, Err(error));
+        }
+    }
+
+    fn log_compaction(&mut self, at: Revision, then: Then) -> Result<(), Error> {
         let watermark = self.order.watermark();
         let floor = self.control.compacted.max(self.keeper().compacting);
-        let refusal = if at <= floor {
-            Some(Refusal::Compacted)
-        } else if at > watermark {
-            Some(Refusal::FutureRevision)
-        } else {
-            None
-        };
-        if let Some(refusal) = refusal {
-            return self.answer_state(origin, Err(refusal.into()));
+        if at <= floor {
+            return Err(Refusal::Compacted.into());
+        }
+        if at > watermark {
+            return Err(Refusal::FutureRevision.into());
         }
         self.keeper().compacting = at;
-        self.control_record(Control::Compact(at), None, Then::Compacted(at, physical, origin));
+        self.control_record(Control::Compact(at), None, then);
+        Ok(())
+    }
+
+    /// Compacts by the schedule, if one is set and it is time.
+    fn auto_compact(&mut self, fx: &mut Effects) {
+        let (now_ms, current) = (self.now_ms, self.order.watermark());
+        let schedule = self.keeper().auto_compact.as_mut();
+        let Some(at) = schedule.and_then(|schedule| schedule.due(now_ms, current)) else { return };
+        self.note_compaction(at, Step::Starting, fx);
+        let request = Request::Compact { revision: at.0, physical: false };
+        let logged = match self.control.alarms.refuse(&request) {
+            Some(error) => Err(error),
+            None => self.log_compaction(at, Then::AutoCompacted(at, now_ms)),
+        };
+        match logged {
+            Ok(()) => {}
+            // Somebody else has compacted as much.
+            Err(Error::Refused(Refusal::Compacted)) => self.auto_compacted(at, now_ms, fx),
+            Err(error) => {
+                let schedule = self.keeper().auto_compact.as_mut().expect("it was due");
+                schedule.ended(at, false, now_ms, current);
+                let retry_ms = schedule.interval_ms();
+                self.note_compaction(at, Step::Failed { error, retry_ms }, fx);
+            }
+        }
+    }
+
+    fn auto_compacted(&mut self, at: Revision, began_ms: u64, fx: &mut Effects) {
+        let (now_ms, current) = (self.now_ms, self.order.watermark());
+        let schedule = self.keeper().auto_compact.as_mut().expect("it was due");
+        schedule.ended(at, true, now_ms, current);
+        self.note_compaction(at, Step::Completed { took_ms: now_ms - began_ms }, fx);
+    }
+
+    fn note_compaction(&mut self, at: Revision, step: Step, fx: &mut Effects) {
+        let schedule = self.keeper().auto_compact.as_ref().expect("it was due");
+        fx.notes.push(Note::AutoCompaction { at, retention: schedule.retention(), step });
     }
 
     fn grant(&mut self, origin: Origin, lease: LeaseId, ttl_s: i64) {
@@ -252,7 +298,10 @@ impl Engine {
                 self.again = true;
             }
             Change::Logged(Control::Alarm { member, alarm, on }, _) => {
-                self.control.alarms.set(alarm, member, on);
+                if self.control.alarms.set(alarm, member, on) && self.keeper.is_some() {
+                    let alarm = pb::AlarmMember { member_id: member, alarm };
+                    fx.notes.push(Note::Alarm { alarm, on });
+                }
             }
             Change::Logged(Control::Map { version, ranges }, transfer) => {
                 self.new_map(version, ranges, transfer, fx);
@@ -286,6 +335,7 @@ impl Engine {
                 self.keeper().physical.push((at, origin));
                 self.answer_physical(fx);
             }
+            Then::AutoCompacted(at, began_ms) => self.auto_compacted(at, began_ms, fx),
             Then::Compacted(_, false, origin) => self.respond(origin, done(Reply::Done), fx),
             Then::Granted(lease, ttl_s, origin) => {
                 let now_ms = self.now_ms;
@@ -338,6 +388,7 @@ impl Engine {
             self.expire_leases(fx);
         }
         self.log_remaining();
+        self.auto_compact(fx);
         self.balance(fx);
     }
 

@@ -16,11 +16,13 @@
 
 mod across;
 mod alarms;
+mod auto_compact;
 mod gather;
 mod keeper;
 mod lease_life;
 mod message;
 mod moves;
+mod note;
 mod past;
 mod seat;
 mod serve;
@@ -39,8 +41,10 @@ pub use crate::shard::request::{
 pub use alarms::Alarms;
 pub use gather::Sizes;
 pub use message::Message;
+pub use note::{Note, Step};
 pub use past::{Ground, Past, PastControl, RecoverError, Recovery, recover};
 
+use crate::config::Retention;
 use crate::keys::{CoreId, KeyRange, LaneId, Revision};
 use crate::lane::{Group, Output, Recovered, Stored};
 use crate::lease;
@@ -79,6 +83,8 @@ pub struct Setup {
     pub groups: Vec<(LaneId, Recovered)>,
     /// For the watch streams of this core.
     pub hub: HubConfig,
+    /// How much history is kept without being asked; all of it without one.
+    pub auto_compaction: Option<Retention>,
 }
 
 /// Everything that can happen to a core.
@@ -129,6 +135,8 @@ pub struct Effects {
     pub watch: Vec<(StreamId, Bytes)>,
     /// Told once, when serving begins.
     pub serves: bool,
+    /// What happened that operators want to read of.
+    pub notes: Vec<Note>,
 }
 
 /// One core's state.
@@ -191,7 +199,7 @@ impl Engine {
     /// A core that has not begun to serve.
     #[must_use]
     pub fn new(setup: Setup) -> Engine {
-        let Setup { core, cores, lanes, member, order, past, groups, hub } = setup;
+        let Setup { core, cores, lanes, member, order, past, groups, hub, auto_compaction } = setup;
         let seats = groups
             .into_iter()
             .map(|(lane, recovered)| Seat::new(Group::new(lane, member, recovered)))
@@ -226,7 +234,8 @@ impl Engine {
             unpersisted: VecDeque::new(),
             garbage: false,
             again: true,
-            keeper: (core == CoreId(0)).then(|| Box::new(Keeper::new(lanes, cores))),
+            keeper: (core == CoreId(0))
+                .then(|| Box::new(Keeper::new(lanes, cores, auto_compaction))),
         }
     }
 

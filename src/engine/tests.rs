@@ -8,6 +8,7 @@ use cored_proto::etcdserverpb as pb;
 use prost::Message as _;
 
 mod alarms;
+mod auto_compact;
 
 use super::*;
 use crate::keys::{KeyRange, LeaseId};
@@ -23,6 +24,7 @@ struct Node {
     written: Vec<VecDeque<u64>>,
     answers: BTreeMap<(u16, u64), Result<Answer, Error>>,
     watch: Vec<(StreamId, pb::WatchResponse)>,
+    notes: Vec<Note>,
     next: u64,
     now_ms: u64,
 }
@@ -49,6 +51,7 @@ impl Node {
                 past: Arc::clone(&recovery.past),
                 groups,
                 hub: HubConfig::default(),
+                auto_compaction: None,
             })
         });
         let engines = engines.collect();
@@ -60,6 +63,7 @@ impl Node {
             written: vec![VecDeque::new(); usize::from(cores)],
             answers: BTreeMap::new(),
             watch: Vec::new(),
+            notes: Vec::new(),
             next: 1,
             now_ms: 0,
         };
@@ -89,6 +93,7 @@ impl Node {
             self.log[usize::from(lane.0)].push((stored.kind as u8, bytes.into()));
         }
         self.written[core].extend(fx.turn);
+        self.notes.extend(fx.notes);
         for (to, message) in fx.mesh {
             self.mesh[usize::from(to.0)].push_back((CoreId(core as u16), message));
         }

@@ -19,6 +19,7 @@ use glommio::timer::Timer;
 use super::clock::Clock;
 use super::eventfd::EventFd;
 use super::mesh::Mesh;
+use super::notes;
 use super::shutdown::Shutdown;
 use super::watchdog::{BEAT_MS, Pulse};
 use crate::api::door::{Door, Inbox, WatchInput};
@@ -242,6 +243,7 @@ impl<D: Disk> Drive<D> {
             door.deliver(id, answer);
         }
         fx.watch.drain(..).for_each(|(id, response)| door.deliver_watch(id, response));
+        fx.notes.drain(..).for_each(notes::log);
         if std::mem::take(&mut fx.serves)
             && let Some(serves) = self.parts.serves.take()
         {

@@ -151,6 +151,7 @@ async fn live(
             waiting_bytes_max: WATCH_WAITING_BYTES_MAX,
             history_bytes: WATCH_HISTORY_BYTES,
         },
+        auto_compaction: shared.config.auto_compaction,
     });
     let front_config = front::Config {
         limits: shared.limits.clone(),

@@ -21,6 +21,7 @@ pub mod limits;
 pub mod logging;
 mod logs;
 mod mesh;
+mod notes;
 mod shutdown;
 mod signals;
 mod systemd;

@@ -196,6 +196,7 @@ impl World {
                 past: Arc::clone(&recovery.past),
                 groups,
                 hub: HUB,
+                auto_compaction: None,
             })
         };
         let cores = (0..cores).map(CoreId).zip(groups).zip(logs);

@@ -59,6 +59,12 @@ fn alarms_are_raised_listed_and_ended_as_in_etcd() {
     assert_eq!(alarm(&mut node, 0, Deactivate, 0, 0), "", "0 does not stand for all here");
     assert_eq!(alarm(&mut node, 1, Deactivate, no_space, 0), "0:1");
     assert_eq!(alarm(&mut node, 1, Deactivate, no_space, 0), "", "nothing to end");
+    let noted = |note: &Note| match note {
+        Note::Alarm { alarm, on } => (alarm.member_id, alarm.alarm, *on),
+        other => panic!("{other:?}"),
+    };
+    let noted: Vec<_> = node.notes.iter().map(noted).collect();
+    assert_eq!(noted, [(0, 1, true), (5, 1, true), (9, 7, true), (0, 1, false)]);
     let mut node = node.restart();
     assert_eq!(get(&mut node, 1), "5:1 9:7");
     let answer = node.ask(1, Request::Status).expect("a status");

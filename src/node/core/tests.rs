@@ -57,7 +57,17 @@ fn run<F: Future<Output = ()> + 'static>(
             let (order, past) = (Arc::clone(&order), Arc::clone(&recovery.past));
             let hub = HubConfig::default();
             let core_id = CoreId(core);
-            let setup = Setup { core: core_id, cores, lanes, member: 7, order, past, groups, hub };
+            let setup = Setup {
+                core: core_id,
+                cores,
+                lanes,
+                member: 7,
+                order,
+                past,
+                groups,
+                hub,
+                auto_compaction: None,
+            };
             let (shutdown, pulses) = (Arc::clone(&shutdown), Arc::clone(&pulses));
             let client = client.take();
             let live = move || async move {

@@ -1,5 +1,6 @@
-//! A store that reaches its quota: what is refused, what still works, and the way back without a
-//! restart or a defragmentation: delete, compact, end the alarm.
+//! What keeps a store small. A quota that is reached: what is refused, what still works, and the way
+//! back without a restart or a defragmentation (delete, compact, end the alarm). And history that
+//! leaves by itself.
 
 mod common;
 
@@ -124,4 +125,23 @@ fn without_room_the_alarm_comes_back_with_the_next_request() {
     assert_ne!(alarms(&server, "GET"), Value::Null);
     assert_eq!(put(&server, "small"), 429);
     assert!(taken > 0);
+}
+
+#[test]
+fn history_leaves_by_itself_and_the_log_says_so() {
+    let server = Server::start_with(|command| {
+        command.args(["--auto-compaction-mode", "periodic", "--auto-compaction-retention", "1s"]);
+    });
+    for value in ["1", "2", "3"] {
+        server.put("a", value);
+    }
+    let logged = |line: &str| server.process.output.wait_for(line, 0);
+    assert!(logged("starting auto periodic compaction"));
+    let completed =
+        r#""msg":"completed auto periodic compaction","revision":4,"compact-period":"1s""#;
+    assert!(logged(completed), "{}", server.process.output.text());
+    let old = json!({"key": b64("a"), "revision": "3"});
+    let (status, answer) = server.call("/v3/kv/range", &old);
+    assert_eq!((status, answer["code"].as_i64()), (400, Some(11)));
+    assert_eq!(server.get("a").as_deref(), Some("3"));
 }
