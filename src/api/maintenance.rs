@@ -1,5 +1,5 @@
 //! The Maintenance service: how the member is, which alarms are raised, and digests of what it
-//! holds. There is nothing to defragment: memory that versions leave is used again at once.
+//! holds. A checkpoint is all there is to a defragmentation, and nobody is blocked by it.
 
 use std::borrow::Cow;
 
@@ -35,6 +35,8 @@ impl Api {
             "Alarm" => Ok(encode(&self.alarm(decode(request)?).await?)),
             "Defragment" => {
                 let pb::DefragmentRequest {} = decode(request)?;
+                // What nobody can read any more stays behind in the old checkpoint.
+                self.done(Request::Checkpoint).await?;
                 // As in etcd, without a header.
                 Ok(encode(&pb::DefragmentResponse { header: None }))
             }

@@ -1,6 +1,7 @@
 //! Path to handler: one etcd service a file, each of them check, ask the engine, answer. Bytes of
 //! protobuf messages come in and go out; how they were framed is the front's business.
 
+pub mod backup;
 pub mod door;
 pub mod pages;
 pub mod status;
@@ -33,6 +34,7 @@ use prost::Message;
 use crate::engine::{Answer, Reply, Request};
 use crate::keys::Revision;
 use crate::order::Usage;
+use backup::Source;
 use door::Door;
 use status::{Code, Status};
 use stream::{Requests, Responses};
@@ -77,10 +79,11 @@ pub struct Settings {
 }
 
 /// The API of one core.
-#[derive(Debug)]
 pub struct Api {
     settings: Settings,
     door: Rc<Door>,
+    /// Where backups come from; a member without one has none.
+    source: Option<Rc<dyn Source>>,
     /// Where the sequence of generated lease numbers stands.
     leases: Cell<u64>,
 }
@@ -88,8 +91,13 @@ pub struct Api {
 impl Api {
     /// The API behind a door. `salt` makes generated lease numbers differ between cores and starts.
     #[must_use]
-    pub fn new(settings: Settings, door: Rc<Door>, salt: u64) -> Rc<Api> {
-        Rc::new(Api { settings, door, leases: Cell::new(salt) })
+    pub fn new(
+        settings: Settings,
+        door: Rc<Door>,
+        source: Option<Rc<dyn Source>>,
+        salt: u64,
+    ) -> Rc<Api> {
+        Rc::new(Api { settings, door, source, leases: Cell::new(salt) })
     }
 
     /// What the API knows of its member.
@@ -154,6 +162,9 @@ impl Api {
                 }
                 ("etcdserverpb.KV", "RangeStream") => {
                     self.range_stream(only(&mut requests).await?, &responses).await
+                }
+                ("etcdserverpb.Maintenance", "Snapshot") => {
+                    self.snapshot(only(&mut requests).await?, &responses).await
                 }
                 ("v3electionpb.Election", "Observe") => {
                     self.observe(only(&mut requests).await?, &responses).await

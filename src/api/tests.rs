@@ -107,6 +107,7 @@ fn what_is_not_served_yet_says_so() {
         assert_eq!(refused.message, format!("method {name} not implemented"));
     }
     let mut stream = world.open("etcdserverpb.Maintenance/Snapshot", Caller::default());
+    world.send(&stream, &pb::SnapshotRequest {});
     assert_eq!(world.receive_or_end::<pb::SnapshotResponse>(&mut stream), None);
     assert_eq!(stream.end.map(|end| end.code), Some(Code::Unimplemented));
 }
@@ -205,6 +206,7 @@ fn digests_alarms_and_defragmentation() {
     let path = "etcdserverpb.Maintenance/Defragment";
     let done = world.call::<pb::DefragmentResponse>(path, &pb::DefragmentRequest {});
     assert_eq!(done, Ok(pb::DefragmentResponse { header: None }));
+    assert_eq!(world.model.asked.last(), Some(&Request::Checkpoint));
 }
 
 #[test]
@@ -290,7 +292,7 @@ fn generated_lease_numbers_are_positive_new_and_never_a_clash() {
     assert_eq!(ids.len(), 1000);
     assert!(ids.iter().all(|id| *id > 0));
     // An API with the same salt generates the same numbers: they are passed over.
-    world.api = Api::new(settings(), std::rc::Rc::clone(&world.door), 42);
+    world.api = Api::new(settings(), std::rc::Rc::clone(&world.door), None, 42);
     let next = grant(&mut world, 0, 60).expect("grants").id;
     assert!(!ids.contains(&next));
 }

@@ -56,6 +56,7 @@ impl Alarms {
             | Request::HashKv { .. }
             | Request::Hash
             | Request::Alarm(_)
+            | Request::Checkpoint
             | Request::Status
             | Request::ReadIndex => return None,
         };

@@ -85,7 +85,8 @@ impl Engine {
             | Request::LeaseLeases
             | Request::HashKv { .. }
             | Request::Hash
-            | Request::Alarm(_) => Way::Keeper,
+            | Request::Alarm(_)
+            | Request::Checkpoint => Way::Keeper,
             Request::Status | Request::ReadIndex => Way::Here,
         }
     }

@@ -132,7 +132,7 @@ async fn live(
     let Place { core, groups, log, mesh, incoming, .. } = place;
     let Identity { cluster, member, lanes, .. } = shared.identity;
     let door = Door::new(door::Identity { cluster_id: cluster, member_id: member });
-    let api = Api::new(settings(shared), Rc::clone(&door), logs::salt(core.0));
+    let api = Api::new(settings(shared), Rc::clone(&door), None, logs::salt(core.0));
     let metrics = Arc::clone(&shared.metrics[usize::from(core.0)]);
     let engine = Engine::new(Setup {
         core,

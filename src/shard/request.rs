@@ -64,6 +64,8 @@ pub enum Request {
     Hash,
     /// Tell the alarms, raise one or end one; the action is one that etcd knows.
     Alarm(pb::AlarmRequest),
+    /// Have a durable checkpoint that covers everything acknowledged before.
+    Checkpoint,
     /// What `Maintenance.Status` reports of the engine.
     Status,
     /// Only the confirmed current revision: what makes anything else linearizable.
@@ -91,7 +93,8 @@ pub enum Reply {
     DeleteRange(pb::DeleteRangeResponse),
     /// To [`Request::Txn`].
     Txn(pb::TxnResponse),
-    /// To [`Request::Compact`], [`Request::LeaseRevoke`], [`Request::ReadIndex`].
+    /// To [`Request::Compact`], [`Request::LeaseRevoke`], [`Request::Checkpoint`],
+    /// [`Request::ReadIndex`].
     Done,
     /// To [`Request::LeaseGrant`] and [`Request::LeaseKeepAlive`] (0: there is no such lease).
     Ttl(i64),

@@ -16,6 +16,7 @@ use cored_proto::mvccpb::{Event, KeyValue, event::EventType};
 use cored_proto::{METHODS, Method};
 use prost::Message;
 
+use crate::api::backup::Source;
 use crate::api::door::{Door, Identity, WatchInput};
 use crate::api::pages::Page;
 use crate::api::status::Status;
@@ -92,9 +93,18 @@ impl World {
     }
 
     pub fn with(settings: Settings) -> World {
+        World::make(settings, None)
+    }
+
+    /// A member with backups.
+    pub fn with_source(source: Option<Rc<dyn Source>>) -> World {
+        World::make(settings(), source)
+    }
+
+    fn make(settings: Settings, source: Option<Rc<dyn Source>>) -> World {
         let door = Door::new(IDENTITY);
         door.set_term(TERM);
-        let api = Api::new(settings, Rc::clone(&door), 42);
+        let api = Api::new(settings, Rc::clone(&door), source, 42);
         World { api, door, model: Model::new(), tasks: Vec::new() }
     }
 
@@ -395,7 +405,7 @@ impl Model {
                 Reply::Alarms(alarms)
             }
             Request::Status => Reply::Status(self.status()),
-            Request::ReadIndex => Reply::Done,
+            Request::Checkpoint | Request::ReadIndex => Reply::Done,
         };
         Ok(self.answer(reply))
     }
