@@ -1,38 +1,78 @@
 //! Which keys of one shard hang on which lease. Does not know whether the lease still exists.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
 
-use crate::keys::LeaseId;
+use crate::keys::{KeyRange, LeaseId};
 
 /// The keys that leases hold, of one shard.
+///
+/// Both ways, so that neither a write nor a move has to ask the store, whose base may be on disk, for
+/// the lease of a key. The two share each key's bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Index(BTreeMap<LeaseId, BTreeSet<Box<[u8]>>>);
+pub struct Index {
+    keys: BTreeMap<LeaseId, BTreeSet<Arc<[u8]>>>,
+    leases: BTreeMap<Arc<[u8]>, LeaseId>,
+}
 
 impl Index {
-    /// A key is bound to a lease. O(log leases + log its keys).
+    /// A key is bound to a lease, and to no other any more. O(log keys).
     pub fn attach(&mut self, lease: LeaseId, key: &[u8]) {
-        self.0.entry(lease).or_default().insert(key.into());
+        let before = self.lease(key);
+        if before == lease {
+            return;
+        }
+        self.detach(before, key);
+        let key: Arc<[u8]> = key.into();
+        self.keys.entry(lease).or_default().insert(key.clone());
+        self.leases.insert(key, lease);
     }
 
-    /// A key is no longer bound to a lease; nothing happens if it was not.
+    /// A key is no longer bound to a lease; nothing happens if it was not. O(log keys).
     pub fn detach(&mut self, lease: LeaseId, key: &[u8]) {
-        if let Some(keys) = self.0.get_mut(&lease) {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.0.remove(&lease);
-            }
+        if self.leases.get(key) == Some(&lease) {
+            self.leases.remove(key);
+            self.forget(lease, key);
         }
+    }
+
+    /// The lease that holds `key`.
+    #[must_use]
+    pub fn lease(&self, key: &[u8]) -> LeaseId {
+        self.leases.get(key).copied().unwrap_or(LeaseId::NONE)
     }
 
     /// The keys that a lease holds, in key order.
     pub fn keys(&self, lease: LeaseId) -> impl Iterator<Item = &[u8]> + '_ {
-        self.0.get(&lease).into_iter().flatten().map(AsRef::as_ref)
+        self.keys.get(&lease).into_iter().flatten().map(AsRef::as_ref)
     }
 
-    /// Whether no key is bound to any lease.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Takes out the bindings of the first keys of `range`, at most `most` of them; whether those were
+    /// all.
+    pub fn take(&mut self, range: &KeyRange, most: usize) -> (Vec<(Arc<[u8]>, LeaseId)>, bool) {
+        if range.is_empty() {
+            return (Vec::new(), true);
+        }
+        let start = Bound::Included(range.start.as_slice());
+        let end = range.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut inside = self.leases.range::<[u8], _>((start, end));
+        let taken = inside.by_ref().take(most).map(|(key, lease)| (key.clone(), *lease));
+        let taken: Vec<_> = taken.collect();
+        let all = inside.next().is_none();
+        for (key, lease) in &taken {
+            self.detach(*lease, key);
+        }
+        (taken, all)
+    }
+
+    fn forget(&mut self, lease: LeaseId, key: &[u8]) {
+        if let Some(keys) = self.keys.get_mut(&lease) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.keys.remove(&lease);
+            }
+        }
     }
 }
 
@@ -45,18 +85,36 @@ mod tests {
         let (one, two) = (LeaseId(1), LeaseId(-2));
         let mut index = Index::default();
         ["b", "a", "c", "a"].iter().for_each(|key| index.attach(one, key.as_bytes()));
-        index.attach(two, b"b");
         assert_eq!(index.keys(one).collect::<Vec<_>>(), [b"a", b"b", b"c"]);
+        index.attach(two, b"b");
+        assert_eq!(index.keys(one).collect::<Vec<_>>(), [b"a", b"c"], "a key has one lease");
+        assert_eq!([b"a", b"b", b"z"].map(|key| index.lease(key)), [one, two, LeaseId::NONE]);
 
         index.detach(one, b"b");
         index.detach(one, b"never bound");
-        assert_eq!(index.keys(one).collect::<Vec<_>>(), [b"a", b"c"]);
         assert_eq!(index.keys(two).collect::<Vec<_>>(), [b"b"], "another lease's binding stays");
 
         [("a", one), ("c", one), ("b", two)]
             .iter()
             .for_each(|(key, lease)| index.detach(*lease, key.as_bytes()));
-        assert!(index.is_empty());
-        assert_eq!(index.keys(one).count(), 0);
+        assert_eq!(index, Index::default());
+    }
+
+    #[test]
+    fn bindings_of_a_range_leave_in_steps() {
+        let mut index = Index::default();
+        for (n, key) in ["a", "b", "c", "d", "e"].iter().enumerate() {
+            index.attach(LeaseId(1 + n as i64 % 2), key.as_bytes());
+        }
+        let range = KeyRange::from_request(b"b", b"e");
+        let (taken, all) = index.take(&range, 2);
+        let taken: Vec<_> = taken.iter().map(|(key, lease)| (&key[..], lease.0)).collect();
+        assert_eq!((taken, all), (vec![(&b"b"[..], 2), (&b"c"[..], 1)], false));
+        let (taken, all) = index.take(&range, 2);
+        assert_eq!((taken.len(), all), (1, true));
+        assert_eq!(index.take(&range, 2), (Vec::new(), true));
+        assert_eq!(index.take(&KeyRange::from_request(b"e", b"b"), 2), (Vec::new(), true));
+        assert_eq!(index.keys(LeaseId(1)).collect::<Vec<_>>(), [b"a", b"e"]);
+        assert_eq!(index.keys(LeaseId(2)).count(), 0);
     }
 }

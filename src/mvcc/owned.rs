@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::base::{self, Base, BlockRef, Corrupt, KeyRef};
 use super::layer::Beneath;
 use super::{Position, VersionRef};
-use crate::keys::{KeyRange, Revision};
+use crate::keys::{KeyRange, LeaseId, Revision};
 
 /// Changed keys that are counted one by one, whatever the size of the range.
 const CHANGES_MIN: usize = 1024;
@@ -175,6 +175,16 @@ impl OwnedBase {
         let base = self.base.as_deref()?;
         let behind = self.owned.partition_point(|range| range.start.as_slice() <= key);
         self.owned[..behind].last().filter(|range| range.contains(key)).map(|_| base)
+    }
+
+    /// Shows every owned key whose newest version binds it to a lease.
+    pub(super) fn leased(&self, visit: &mut dyn FnMut(&[u8], LeaseId)) -> Result<(), Corrupt> {
+        let Some(base) = &self.base else { return Ok(()) };
+        base.leased(&mut |key, lease| {
+            if self.of(key).is_some() {
+                visit(key, lease);
+            }
+        })
     }
 
     /// The owned parts of `range`, in key order.

@@ -7,7 +7,7 @@ use std::fmt;
 use super::Store;
 use super::layer::Beneath;
 use super::slots::Entry;
-use crate::keys::{KeyRange, LeaseId};
+use crate::keys::KeyRange;
 
 /// Keys that left one store and are in no other yet.
 ///
@@ -20,9 +20,8 @@ pub struct Piece {
 
 struct Part {
     entry: Entry,
+    /// What the key has in the base, which is where it was: all shards of a node share it.
     beneath: Beneath,
-    /// Whether the key's newest version is here.
-    whole: bool,
 }
 
 impl fmt::Debug for Piece {
@@ -45,14 +44,6 @@ impl Piece {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    /// The keys whose newest version is here and binds them to a lease.
-    pub fn leases(&self) -> impl Iterator<Item = (&[u8], LeaseId)> {
-        self.parts.iter().filter(|part| part.whole).filter_map(|part| {
-            let lease = part.entry.versions.newest()?.lease();
-            lease.is_some().then(|| (part.entry.key(), lease))
-        })
     }
 }
 
@@ -77,12 +68,11 @@ impl Store {
                 piece.bytes += version.block_bytes();
                 moved.versions.push(version);
             }
-            let whole = self.active.slots.get(slot).versions.is_empty();
-            if whole {
+            if self.active.slots.get(slot).versions.is_empty() {
                 self.active.take_entry(slot);
             }
             piece.bytes += moved.frame_bytes();
-            piece.parts.push(Part { entry: moved, beneath, whole });
+            piece.parts.push(Part { entry: moved, beneath });
         }
         piece
     }
@@ -90,7 +80,7 @@ impl Store {
     /// Takes over what another store exported. What is garbage by this store's collection is
     /// removed at once.
     pub fn import(&mut self, piece: Piece) {
-        for Part { mut entry, beneath, .. } in piece.parts {
+        for Part { mut entry, beneath } in piece.parts {
             let mut slot = self.active.find(entry.key());
             while let Some(version) = entry.versions.pop_oldest() {
                 let at = version.position();

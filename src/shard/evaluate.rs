@@ -107,9 +107,9 @@ impl Shard {
         Ok(Outcome { reply: Reply::Txn(executed.response), revision: Some(at) })
     }
 
-    /// The lease that holds the key now; not looked up when no key here has one.
+    /// The lease that holds the key now.
     pub(super) fn lease_before(&self, key: &[u8]) -> LeaseId {
-        if self.attached.is_empty() { LeaseId::NONE } else { self.store.newest_lease(key) }
+        self.attached.lease(key)
     }
 }
 

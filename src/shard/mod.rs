@@ -13,11 +13,17 @@ pub use evaluate::{Context, Outcome};
 pub use install::Outgoing;
 pub use reads::{Cut, HistoryReply, Rows, encode_kvs};
 
+use std::sync::Arc;
+
 use crate::keys::{KeyRange, LaneId, LeaseId, Revision};
 use crate::lease;
-use crate::mvcc::{Piece, Store};
+use crate::mvcc::base::{Base, Corrupt};
+use crate::mvcc::{Layer, Piece, Store};
 use crate::route::balance::Sampler;
 use crate::watch::{Registry, WatcherPiece};
+
+/// Lease bindings that one piece of a move takes along.
+const LEASES_MAX: usize = 1024;
 
 /// The keys of one lane, who watches them and which leases hold them.
 #[derive(Debug)]
@@ -32,8 +38,10 @@ pub struct Shard {
 /// A bounded part of a range on its way to another shard.
 #[derive(Debug)]
 pub struct Moving {
-    /// Keys with all their versions.
+    /// Keys with all their versions, of those in memory.
     pub piece: Piece,
+    /// Keys and the leases that hold them, wherever their versions are.
+    pub leases: Vec<(Arc<[u8]>, LeaseId)>,
     /// Watchers of the range, with the first piece only.
     pub watchers: Vec<WatcherPiece>,
 }
@@ -89,14 +97,18 @@ impl Shard {
     /// knows the newest binding of each key; what changed since is looked at by itself.
     #[must_use]
     pub fn keys_of_at(&self, lease: LeaseId, at: Revision) -> Vec<bytes::Bytes> {
-        let mut keys = self.keys_of(lease);
+        let mut changed = Vec::new();
         self.store.history(&KeyRange::all(), at.next(), self.highest(), &mut |version| {
-            keys.push(bytes::Bytes::copy_from_slice(version.key));
+            changed.push(bytes::Bytes::copy_from_slice(version.key));
             true
         });
+        changed.sort_unstable();
+        changed.dedup();
+        let mut keys = self.keys_of(lease);
+        keys.retain(|key| changed.binary_search(key).is_err());
+        changed.retain(|key| self.store.get_at(key, at).is_some_and(|v| v.lease == lease));
+        keys.append(&mut changed);
         keys.sort_unstable();
-        keys.dedup();
-        keys.retain(|key| self.store.get_at(key, at).is_some_and(|v| v.lease == lease));
         keys
     }
 
@@ -110,24 +122,53 @@ impl Shard {
         &mut self.sampler
     }
 
-    /// Takes some of a range's keys out, and all its watchers; whether this was the last of it.
+    /// Takes some of a range's keys out, and all its watchers; whether this was the last of it. What
+    /// the base has stays where it is: the shard that owns the range then looks there.
     pub fn export(&mut self, range: &KeyRange, max_bytes: usize) -> (Moving, bool) {
         let piece = self.store.export(range, max_bytes);
-        for (key, lease) in piece.leases() {
-            self.attached.detach(lease, key);
-        }
+        let (leases, all) = self.attached.take(range, LEASES_MAX);
         let watchers = self.registry.export(range);
-        let last = self.store.first_key(range).is_none();
-        (Moving { piece, watchers }, last)
+        let last = all && self.store.first_key(range).is_none();
+        (Moving { piece, leases, watchers }, last)
     }
 
     /// Takes over what another shard exported.
     pub fn import(&mut self, moving: Moving) {
-        for (key, lease) in moving.piece.leases() {
-            self.attached.attach(lease, key);
+        for (key, lease) in &moving.leases {
+            self.attached.attach(*lease, key);
         }
         self.store.import(moving.piece);
         self.registry.import(moving.watchers);
+    }
+
+    /// Begins with a checkpoint, of which the keys in `owned` are this shard's, and binds those to
+    /// their leases.
+    ///
+    /// # Errors
+    /// [`Corrupt`] for the first block with such a key that is not what was written: which keys the
+    /// leases hold is not known then.
+    ///
+    /// # Panics
+    /// If anything was installed before.
+    pub fn set_base(&mut self, base: Arc<Base>, owned: Vec<KeyRange>) -> Result<(), Corrupt> {
+        self.store.own(owned);
+        self.store.set_base(base);
+        self.store.leased(&mut |key, lease| self.attached.attach(lease, key))
+    }
+
+    /// Says which keys are this shard's by the newest map.
+    pub fn own(&mut self, ranges: Vec<KeyRange>) {
+        self.store.own(ranges);
+    }
+
+    /// Closes what is in memory up to `at` for a checkpoint; see [`Store::freeze`].
+    pub fn freeze(&mut self, at: Revision) {
+        self.store.freeze(at);
+    }
+
+    /// Puts a checkpoint in the place of what it was built from; see [`Store::swap`].
+    pub fn swap(&mut self, base: Arc<Base>) -> Option<Arc<Layer>> {
+        self.store.swap(base)
     }
 }
 

@@ -1,10 +1,17 @@
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use cored_proto::etcdserverpb as pb;
 use pb::request_op::Request as Op;
 
 use super::{Context, Outgoing, Shard};
-use crate::keys::{LaneId, LeaseId, Revision};
+use crate::keys::{KeyRange, LaneId, LeaseId, Revision};
+use crate::lane::redo::{Change, Write};
 use crate::lease::Table;
+use crate::mvcc::base::{Base, Mapped};
+use crate::mvcc::build::{Sink, image};
 
 /// The first key that is ever bound, in a transaction that takes it away again: `\0` as the end of
 /// a range means "all from here", which the check for keys written twice does not see, as in etcd.
@@ -27,4 +34,95 @@ fn a_key_that_its_own_transaction_deletes_hangs_on_no_lease() {
     assert_eq!(outcome.expect("taken as etcd takes it").revision, Some(Revision(2)));
     assert_eq!(shard.store().newest(b"x").map(|version| version.modified), None);
     assert!(shard.keys_of(LeaseId(1)).is_empty(), "the end of the lease would delete the next x");
+}
+
+struct File(Vec<u8>);
+
+impl Sink for File {
+    type Error = Infallible;
+
+    fn block(&mut self, bytes: &[u8]) -> Result<(u64, u64), Infallible> {
+        let offset = self.0.len().next_multiple_of(4096);
+        self.0.resize(offset, 0);
+        self.0.extend_from_slice(bytes);
+        Ok((1, offset as u64))
+    }
+}
+
+fn put(shard: &mut Shard, at: i64, key: &str, version: i64, lease: i64) {
+    let (key, value) = (Bytes::copy_from_slice(key.as_bytes()), Bytes::from_static(b"v"));
+    let (create, lease) = (Revision(at + 1 - version), LeaseId(lease));
+    let write = Write { key, change: Change::Put { value, create, version, lease } };
+    shard.replay((Revision(at), 0), &write);
+}
+
+fn to_letter(end: &str) -> KeyRange {
+    KeyRange { start: Vec::new(), end: Some(end.as_bytes().to_vec()) }
+}
+
+fn from_letter(start: &str) -> KeyRange {
+    KeyRange { start: start.as_bytes().to_vec(), end: None }
+}
+
+/// `a` to `f`, one lease on every second; all in the base at revision 7.
+fn checkpoint() -> Arc<Base> {
+    let mut shard = Shard::new(LaneId(0));
+    for (at, key) in (2..).zip(["a", "b", "c", "d", "e", "f"]) {
+        put(&mut shard, at, key, 1, at % 2 * 9);
+    }
+    shard.freeze(Revision(7));
+    let frozen = shard.store().frozen().expect("just frozen").clone();
+    let mut file = File(Vec::new());
+    let blocks = image(&mut file, None, &[&*frozen], Revision::ZERO).expect("one block");
+    let files: BTreeMap<u64, Mapped> = [(1, Arc::new(file.0) as Mapped)].into();
+    let base = Arc::new(Base::open(Revision(7), blocks, files).expect("what was just built"));
+    assert!(shard.swap(base.clone()).is_some());
+    assert_eq!(shard.keys_of(LeaseId(9)), ["b", "d", "f"], "a checkpoint changes no binding");
+    base
+}
+
+#[test]
+fn a_lease_holds_keys_that_only_the_base_has() {
+    let base = checkpoint();
+    let mut low = Shard::new(LaneId(0));
+    let mut high = Shard::new(LaneId(1));
+    low.set_base(base.clone(), vec![to_letter("c")]).expect("whole");
+    high.set_base(base, vec![from_letter("c")]).expect("whole");
+    assert_eq!(low.keys_of(LeaseId(9)), ["b"], "each shard has its own");
+    assert_eq!(high.keys_of(LeaseId(9)), ["d", "f"]);
+
+    // Another lease, none, and a lease for the first time.
+    put(&mut high, 8, "d", 2, 5);
+    put(&mut high, 9, "f", 2, 0);
+    put(&mut high, 10, "e", 2, 9);
+    assert_eq!(high.keys_of(LeaseId(9)), ["e"]);
+    assert_eq!(high.keys_of(LeaseId(5)), ["d"]);
+    assert_eq!(high.keys_of_at(LeaseId(9), Revision(10)), ["e"]);
+    assert_eq!(high.keys_of_at(LeaseId(9), Revision(8)), ["f"]);
+    assert_eq!(high.keys_of_at(LeaseId(9), Revision(7)), ["d", "f"]);
+
+    let write = Write { key: Bytes::from_static(b"e"), change: Change::Delete };
+    high.replay((Revision(11), 0), &write);
+    assert!(high.keys_of(LeaseId(9)).is_empty());
+}
+
+#[test]
+fn a_binding_moves_also_when_its_key_needs_not() {
+    let base = checkpoint();
+    let (mut from, mut to) = (Shard::new(LaneId(0)), Shard::new(LaneId(1)));
+    from.set_base(base.clone(), vec![KeyRange::all()]).expect("whole");
+    to.set_base(base, Vec::new()).expect("whole");
+    put(&mut from, 8, "e", 2, 9);
+    let (moving, last) = from.export(&from_letter("d"), 1 << 20);
+    assert!(last);
+    assert_eq!(moving.leases.len(), 3, "d, f and what is in memory");
+    from.own(vec![to_letter("d")]);
+    to.own(vec![from_letter("d")]);
+    to.import(moving);
+    assert_eq!(from.keys_of(LeaseId(9)), ["b"]);
+    assert_eq!(to.keys_of(LeaseId(9)), ["d", "e", "f"]);
+    let keys = |shard: &Shard| shard.store().count(&KeyRange::all(), None);
+    assert_eq!((keys(&from), keys(&to)), (3, 3));
+    assert_eq!(to.store().newest(b"e").map(|v| v.version), Some(2));
+    assert_eq!(from.store().newest(b"e"), None);
 }
