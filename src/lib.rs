@@ -13,6 +13,8 @@ pub mod mvcc;
 pub mod watch;
 
 pub mod lane;
+
+pub mod checkpoint;
 pub mod order;
 pub mod route;
 pub mod txn;

@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["config", "keys", "metrics", "time"],
     &["mvcc", "lease", "auth", "watch", "cluster"],
     &["lane"],
-    &["order", "txn", "route"],
+    &["checkpoint", "order", "txn", "route"],
     &["engine", "shard"],
     &["api", "front", "node", "peer", "tls"],
 ];

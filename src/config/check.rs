@@ -76,6 +76,7 @@ pub(super) fn config(values: &Values, cpus: usize, notes: &mut Vec<Note>) -> Res
         log,
         cores: u16::try_from(cores).expect("at most the CPUs"),
         lanes: u16::try_from(lanes).ok().filter(|lanes| *lanes > 0),
+        checkpoint_wal_bytes: count(values, "checkpoint-wal-bytes"),
         spin: duration(values, "spin"),
     })
 }

@@ -69,6 +69,8 @@ pub struct Config {
     pub cores: u16,
     /// `--lanes`, if it was given: else the data directory decides.
     pub lanes: Option<u16>,
+    /// `--checkpoint-wal-bytes`.
+    pub checkpoint_wal_bytes: u64,
     /// `--spin`: how long an idle core looks for work before it sleeps.
     pub spin: Duration,
 }

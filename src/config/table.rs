@@ -301,6 +301,13 @@ pub const FLAGS: &[Flag] = &[
          what it has, or at the first start as many as cores, at most 16.",
     ),
     own(
+        "checkpoint-wal-bytes",
+        "268435456",
+        Form::Count,
+        "Bytes of log after which a checkpoint is made, or half the size of the last one if that is\n\
+         more; what lies below it is recycled.",
+    ),
+    own(
         "spin",
         "0s",
         Form::Duration,

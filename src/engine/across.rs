@@ -390,6 +390,11 @@ impl Engine {
         let seat = self.seat_index(lane);
         self.seats[seat].shard.install(at, writes, &mut self.outgoing);
         if let Some(lease) = revokes {
+            if let Some(keeper) = &mut self.keeper
+                && let Some(ttl_s) = self.control.leases.ttl_s(lease)
+            {
+                keeper.checkpoint.lease_ends(at, lease, ttl_s);
+            }
             self.control.leases.revoke(lease);
             self.control.gate = self.control.gate.max(at);
         }

@@ -8,6 +8,7 @@ use cored_proto::etcdserverpb as pb;
 
 use super::alarms::Alarms;
 use super::auto_compact::AutoCompact;
+use super::checkpointing::Checkpointing;
 use super::message::{Change, Message, Origin, Transfer};
 use super::moves::Move;
 use super::note::{Note, Step};
@@ -49,13 +50,15 @@ pub(super) struct Keeper {
     pub(super) whole_reads: BTreeMap<u64, WholeRead>,
     pub(super) balancer: Balancer,
     pub(super) balance_due_ms: u64,
+    pub(super) checkpoint: Checkpointing,
 }
 
 /// A control record between its proposal and its last acknowledgement.
 struct Pending {
     stamp: Revision,
     change: Change,
-    committed: bool,
+    /// Its entry, once that is committed.
+    index: Option<u64>,
     sent: bool,
     acks: u16,
     then: Then,
@@ -100,13 +103,30 @@ impl Keeper {
             whole_reads: BTreeMap::new(),
             balancer: Balancer::new(lanes),
             balance_due_ms: 0,
+            checkpoint: Checkpointing::default(),
         }
     }
 
     /// The stamp that the next control record waits for.
     pub(super) fn awaits(&self) -> Option<Revision> {
         let next = self.controls.values().find(|pending| !pending.sent)?;
-        next.committed.then_some(next.stamp)
+        next.index.map(|_| next.stamp)
+    }
+
+    /// All control records in entries up to this one have taken effect, or are not committed yet.
+    pub(super) fn effective_index(&self) -> u64 {
+        let next = self.controls.values().find(|pending| !pending.sent);
+        next.and_then(|pending| pending.index).map_or(u64::MAX, |index| index - 1)
+    }
+
+    /// Whether a move comes before operations over the whole store: one that has begun, or could.
+    pub(super) fn moves_first(&self) -> bool {
+        self.is_moving() || self.moving.is_some() && !self.checkpoint.excludes_moves()
+    }
+
+    /// Whether a range is on its way.
+    pub(super) fn is_moving(&self) -> bool {
+        self.moving.as_ref().is_some_and(Move::has_begun)
     }
 
     /// Whether nothing is under way.
@@ -248,14 +268,14 @@ impl Engine {
         let keeper = self.keeper();
         let number = keeper.next_control;
         keeper.next_control += 1;
-        let pending = Pending { stamp, change, committed: false, sent: false, acks: 0, then };
+        let pending = Pending { stamp, change, index: None, sent: false, acks: 0, then };
         keeper.controls.insert(number, pending);
         number
     }
 
-    pub(super) fn control_committed(&mut self, number: u64) {
+    pub(super) fn control_committed(&mut self, number: u64, index: u64) {
         let pending = self.keeper().controls.get_mut(&number);
-        pending.expect("logged by this engine").committed = true;
+        pending.expect("logged by this engine").index = Some(index);
     }
 
     /// Lets control records take effect, in order, once the watermark covers them.
@@ -263,7 +283,7 @@ impl Engine {
         let Some(keeper) = &mut self.keeper else { return };
         let mut effective = Vec::new();
         for (&number, pending) in keeper.controls.iter_mut().filter(|(_, p)| !p.sent) {
-            if !pending.committed || pending.stamp > watermark {
+            if pending.index.is_none() || pending.stamp > watermark {
                 break;
             }
             pending.sent = true;
@@ -392,6 +412,7 @@ impl Engine {
         self.log_remaining();
         self.auto_compact(fx);
         self.balance(fx);
+        self.checkpoint_tick(fx);
     }
 
     /// Notes how long each lease still has, so that a restart continues from there.

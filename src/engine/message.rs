@@ -8,7 +8,10 @@ use bytes::Bytes;
 use cored_proto::etcdserverpb as pb;
 
 use crate::keys::{CoreId, KeyRange, LaneId, LeaseId, Revision};
+use crate::lane::Cut;
 use crate::lane::redo::{Control, Write};
+use crate::mvcc::Layer;
+use crate::mvcc::base::Base;
 use crate::order::EpochRecord;
 use crate::route::balance::LaneLoad;
 use crate::route::latch::Turn;
@@ -338,6 +341,42 @@ pub enum Message {
     },
     /// How busy the sender's lanes are.
     Load(Vec<LaneLoad>),
+    /// The sender has logged this much since it said so last.
+    Logged {
+        /// Bytes of entries.
+        bytes: u64,
+    },
+    /// Tell how far your lanes are: a checkpoint begins.
+    Mark,
+    /// How far the sender's lanes are.
+    Marked {
+        /// Per lane the newest entry that is settled with all before it.
+        cuts: Vec<(LaneId, Cut)>,
+        /// No revision in those entries is above this.
+        reach: Revision,
+    },
+    /// Close what your shards hold up to this revision.
+    Freeze {
+        /// R of the checkpoint.
+        at: Revision,
+    },
+    /// What the sender's shards hold up to that revision.
+    Frozen {
+        /// One layer for each shard.
+        layers: Vec<Arc<Layer>>,
+    },
+    /// Go over to a new image.
+    Swap {
+        /// The image.
+        base: Arc<Base>,
+        /// What it makes superfluous in the logs.
+        cuts: Arc<[Cut]>,
+    },
+    /// The sender has gone over.
+    Swapped {
+        /// What it needs no more.
+        dropped: Vec<Arc<Layer>>,
+    },
 }
 
 /// What a control record changes.

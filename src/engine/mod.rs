@@ -17,6 +17,7 @@
 mod across;
 mod alarms;
 mod auto_compact;
+mod checkpointing;
 mod gather;
 mod keeper;
 mod lease_life;
@@ -39,6 +40,7 @@ pub use crate::shard::request::{
     Answer, Error, RangeReply, Reply, Request, RequestId, StatusReply,
 };
 pub use alarms::Alarms;
+pub use checkpointing::Build;
 pub use gather::Sizes;
 pub use message::Message;
 pub use note::{Note, Step};
@@ -46,8 +48,10 @@ pub use past::{Ground, Past, PastControl, RecoverError, Recovery, recover};
 
 use crate::config::Retention;
 use crate::keys::{CoreId, KeyRange, LaneId, Revision};
-use crate::lane::{Group, Output, Recovered, Stored};
+use crate::lane::{Cut, Group, Output, Recovered, Stored};
 use crate::lease;
+use crate::mvcc::Layer;
+use crate::mvcc::base::Base;
 use crate::order::Order;
 use crate::route::{ClaimId, RangeMap};
 use crate::shard::{Context, Outgoing};
@@ -81,6 +85,12 @@ pub struct Setup {
     pub past: Arc<Past>,
     /// The past of this core's lanes, ascending.
     pub groups: Vec<(LaneId, Recovered)>,
+    /// The image that the past goes on from.
+    pub base: Option<Arc<Base>>,
+    /// Bytes that the logs held at the start.
+    pub log_bytes: u64,
+    /// Bytes of log after which the next checkpoint is made.
+    pub checkpoint_bytes: u64,
     /// For the watch streams of this core.
     pub hub: HubConfig,
     /// How much history is kept without being asked; all of it without one.
@@ -110,6 +120,8 @@ pub enum Input {
         /// Who gets them.
         to: LaneId,
     },
+    /// The image that was asked for is durable, or could not be made; for the keeper's core.
+    Built(Option<Arc<Base>>),
     /// Take no more requests, and come to rest.
     Stop,
 }
@@ -137,6 +149,12 @@ pub struct Effects {
     pub serves: bool,
     /// What happened that operators want to read of.
     pub notes: Vec<Note>,
+    /// An image to build beside the running node; [`Input::Built`] is owed.
+    pub build: Option<Box<Build>>,
+    /// This core's log needs no entry up to these cuts any more.
+    pub recycle: Option<Arc<[Cut]>>,
+    /// Large things that nobody needs any more, to be let go where it holds nobody up.
+    pub dropped: Vec<Arc<Layer>>,
 }
 
 /// One core's state.
@@ -146,6 +164,10 @@ pub struct Engine {
     lanes: u16,
     order: Arc<Order>,
     past: Option<Arc<Past>>,
+    base: Option<Arc<Base>>,
+    checkpoint_bytes: u64,
+    /// Bytes for the log since the keeper was told last.
+    logged_bytes: u64,
     epoch: u64,
     serving: bool,
     stopping: bool,
@@ -199,7 +221,8 @@ impl Engine {
     /// A core that has not begun to serve.
     #[must_use]
     pub fn new(setup: Setup) -> Engine {
-        let Setup { core, cores, lanes, member, order, past, groups, hub, auto_compaction } = setup;
+        let Setup { core, cores, lanes, member, order, past, groups, .. } = setup;
+        let Setup { base, log_bytes, checkpoint_bytes, hub, auto_compaction, .. } = setup;
         let seats = groups
             .into_iter()
             .map(|(lane, recovered)| Seat::new(Group::new(lane, member, recovered)))
@@ -211,6 +234,9 @@ impl Engine {
             order,
             epoch: past.next_epoch(),
             past: Some(past),
+            base,
+            checkpoint_bytes,
+            logged_bytes: if core == CoreId(0) { log_bytes } else { 0 },
             serving: false,
             stopping: false,
             now_ms: 0,
@@ -263,6 +289,7 @@ impl Engine {
                     self.plan_move(range, to, fx);
                 }
             }
+            Input::Built(base) => self.built(base, fx),
             Input::Stop => self.stop(fx),
         }
         self.run_local(fx);
@@ -278,6 +305,9 @@ impl Engine {
             self.drain_lanes(fx);
             let watermark = self.publish(fx);
             self.release(watermark, fx);
+            self.run_local(fx);
+            // Behind the control records that this watermark let take effect.
+            self.release_checkpoint(watermark, fx);
             self.run_local(fx);
             if self.seats.iter().any(Seat::has_batch) {
                 continue;
@@ -436,6 +466,13 @@ impl Engine {
             Message::Arrived { op } => self.arrived(op, fx),
             Message::Expired { lease } => self.begin_whole(whole::Task::Revoke(lease, None), fx),
             Message::Load(loads) => self.load(loads),
+            Message::Logged { bytes } => self.logged(bytes),
+            Message::Mark => self.mark(from, fx),
+            Message::Marked { cuts, reach } => self.marked(cuts, reach),
+            Message::Freeze { at } => self.freeze(from, at, fx),
+            Message::Frozen { layers } => self.frozen(layers, fx),
+            Message::Swap { base, cuts } => self.swap(from, &base, cuts, fx),
+            Message::Swapped { dropped } => self.swapped(dropped, fx),
         }
     }
 
@@ -486,22 +523,25 @@ impl Engine {
                 _ => self.unpersisted.push_back((turn, vec![(at, ready)])),
             }
         }
+        self.logged_bytes += out.stored.iter().map(|stored| stored.body.len() as u64).sum::<u64>();
         fx.records.extend(out.stored.drain(..).map(|stored| (lane, stored)));
         // Messages to peers (`out.messages`, `out.after_persist`) are for members to come.
         if let Some(last) = out.committed.last() {
             let index = last.index;
             let items = self.seats[at].commit(index);
             self.seats[at].group.applied(index);
-            items.into_iter().for_each(|item| self.item_committed(lane, item, fx));
+            for (index, item) in items {
+                self.item_committed(lane, index, item, fx);
+            }
         }
         at_once
     }
 
-    fn item_committed(&mut self, lane: LaneId, item: Item, fx: &mut Effects) {
+    fn item_committed(&mut self, lane: LaneId, index: u64, item: Item, fx: &mut Effects) {
         match item {
             Item::Barrier => self.own_barrier_committed(lane, fx),
             Item::Epoch => self.epoch_committed(fx),
-            Item::Control(number) => self.control_committed(number),
+            Item::Control(number) => self.control_committed(number, index),
         }
     }
 
@@ -555,7 +595,8 @@ impl Engine {
         let gated = self.gated.keys().next().map(|(gate, _)| *gate);
         let settling = self.seats.iter().filter_map(Seat::settling_at);
         let controls = self.keeper.as_ref().and_then(|keeper| keeper.awaits());
-        let here = waiting.chain(gated).chain(settling).chain(controls).min();
+        let checkpoint = self.checkpoint_awaits();
+        let here = waiting.chain(gated).chain(settling).chain(controls).chain(checkpoint).min();
         let hub = self.hub.awaits();
         let awaited = here.into_iter().chain(hub).min();
         self.order.await_from(self.core, awaited);

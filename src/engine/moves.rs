@@ -27,6 +27,12 @@ pub(super) struct Move {
     begun: bool,
 }
 
+impl Move {
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
+    }
+}
+
 impl Engine {
     /// Tells the keeper how busy this core's lanes are, each second.
     pub(super) fn report_load(&mut self, fx: &mut Effects) {
@@ -43,6 +49,8 @@ impl Engine {
             })
             .collect();
         self.send(CoreId(0), Message::Load(loads), fx);
+        let bytes = std::mem::take(&mut self.logged_bytes);
+        self.send(CoreId(0), Message::Logged { bytes }, fx);
     }
 
     /// How busy some lanes are.
@@ -55,7 +63,8 @@ impl Engine {
     pub(super) fn balance(&mut self, fx: &mut Effects) {
         let now_ms = self.now_ms;
         let keeper = self.keeper.as_mut().expect("on the keeper's core");
-        if now_ms < keeper.balance_due_ms || keeper.moving.is_some() || self.lanes < 2 {
+        let due = now_ms >= keeper.balance_due_ms && self.lanes > 1;
+        if !due || keeper.moving.is_some() || keeper.checkpoint.excludes_moves() {
             return;
         }
         keeper.balance_due_ms = now_ms + BALANCE_MS;
@@ -77,13 +86,13 @@ impl Engine {
         self.begin_waiting_move(fx);
     }
 
-    /// Begins the move that waits, if nothing runs over the whole store.
+    /// Begins the move that waits, if nothing runs over the whole store and no layer is frozen.
     pub(super) fn begin_waiting_move(&mut self, fx: &mut Effects) {
         let keeper = self.keeper.as_mut().expect("on the keeper's core");
         let Some(planned) = keeper.moving.as_mut().filter(|planned| !planned.begun) else {
             return;
         };
-        if keeper.whole_running > 0 {
+        if keeper.whole_running > 0 || keeper.checkpoint.excludes_moves() {
             return;
         }
         planned.begun = true;
@@ -150,6 +159,7 @@ impl Engine {
         fx: &mut Effects,
     ) {
         self.control.map = RangeMap::new(version, ranges);
+        self.own_ranges();
         if let Some(transfer) = transfer {
             if self.core_of(transfer.from) == self.core {
                 self.seat(transfer.from).role = Some(Role::Sending(transfer.clone()));

@@ -285,7 +285,7 @@ pub struct PastControl {
 }
 
 impl PastControl {
-    fn apply(&mut self, record: Record) {
+    pub(super) fn apply(&mut self, record: Record) {
         match record {
             Record::Control { control, .. } => match control {
                 Control::Grant { lease, ttl_s } => {

@@ -174,8 +174,8 @@ impl Seat {
         }
     }
 
-    /// Entries up to `index` are committed; returns the items among them.
-    pub(super) fn commit(&mut self, index: u64) -> Vec<Item> {
+    /// Entries up to `index` are committed; returns the items among them with their entries.
+    pub(super) fn commit(&mut self, index: u64) -> Vec<(u64, Item)> {
         self.committed = self.committed.max(index);
         while let Some(&(entry, bytes)) = self.entries.front()
             && entry <= index
@@ -187,8 +187,8 @@ impl Seat {
         while let Some((entry, _)) = self.proposed.front()
             && *entry <= index
         {
-            let (_, mut more) = self.proposed.pop_front().expect("just seen");
-            items.append(&mut more);
+            let (entry, more) = self.proposed.pop_front().expect("just seen");
+            items.extend(more.into_iter().map(|item| (entry, item)));
         }
         items
     }
@@ -220,6 +220,12 @@ impl Seat {
             self.flights.pop_front();
         }
         self.flights.len() != before
+    }
+
+    /// The newest entry of which, and before which, every record is committed and installed.
+    pub(super) fn settled(&self) -> u64 {
+        let held = self.flights.front().map_or(u64::MAX, |flight| flight.index);
+        self.committed.min(held - 1)
     }
 
     /// The oldest revision that the lane holds (R2).

@@ -74,6 +74,7 @@ impl Engine {
     pub(super) fn epoch_committed(&mut self, fx: &mut Effects) {
         let keeper = self.keeper.as_ref().expect("lane 0 lives with the keeper");
         let record = keeper.start.record.clone().expect("proposed before");
+        self.begin_checkpoints(record.clone());
         for core in (0..self.cores).map(CoreId) {
             self.send(core, Message::Epoch(record.clone()), fx);
         }
@@ -84,10 +85,14 @@ impl Engine {
         let past = self.past.take().expect("an epoch begins once");
         let mut control = past.control(record);
         self.control.map = std::mem::take(&mut control.map);
+        self.own_ranges();
         self.control.compacted = control.compacted;
         self.control.alarms = std::mem::take(&mut control.alarms);
         for (&lease, &(ttl_s, _)) in &control.leases {
             self.control.leases.grant(lease, ttl_s);
+        }
+        if let Some(base) = self.base.take() {
+            self.take_base(&base);
         }
         past.writes(record, |revision, writes| self.replay_writes(revision, writes));
         for seat in &mut self.seats {

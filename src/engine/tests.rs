@@ -50,6 +50,9 @@ impl Node {
                 order: Arc::clone(&order),
                 past: Arc::clone(&recovery.past),
                 groups,
+                base: None,
+                log_bytes: 0,
+                checkpoint_bytes: u64::MAX,
                 hub: HubConfig::default(),
                 auto_compaction: None,
             })

@@ -40,7 +40,7 @@ impl Engine {
     /// Begins an operation, now or when the move that runs has ended.
     pub(super) fn begin_whole(&mut self, task: Task, fx: &mut Effects) {
         let keeper = self.keeper.as_mut().expect("on the keeper's core");
-        if keeper.moving.is_some() {
+        if keeper.moves_first() {
             return keeper.whole_waiting.push_back(task);
         }
         keeper.whole_running += 1;

@@ -184,6 +184,12 @@ impl Group {
         }
     }
 
+    /// An entry of this reign, by its index: all of them have the current term.
+    #[must_use]
+    pub fn cut_at(&self, index: u64) -> Cut {
+        Cut { index, term: self.term() }
+    }
+
     /// The state that every new segment of the log repeats, so that recycling an old one never
     /// forgets a vote.
     #[must_use]

@@ -94,6 +94,14 @@ impl Clock {
         self.remove(id);
     }
 
+    /// The seconds that the log says a lease has left, if those are not all that it was granted.
+    #[must_use]
+    pub fn logged_s(&self, id: LeaseId) -> Option<(LeaseId, i64)> {
+        let lease = self.leases.get(&id)?;
+        let known_s = lease.logging_s.map_or(lease.logged_s, |s| s.min(lease.logged_s));
+        (known_s < lease.ttl_s).then_some((id, known_s))
+    }
+
     /// Leases whose time is over, at most `max`, the longest overdue first. Each is handed out once,
     /// until [`Clock::revoke`] or [`Clock::retry`].
     pub fn expired(&mut self, now_ms: u64, max: usize) -> Vec<LeaseId> {

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use cored_wal::{Disk, Log, Sequence, Stats};
 use glommio::timer::Timer;
 
+use super::background::{Background, Job};
 use super::clock::Clock;
 use super::eventfd::EventFd;
 use super::mesh::Mesh;
@@ -66,6 +67,8 @@ pub(super) struct Parts<D> {
     pub log: Log<D>,
     pub mesh: Mesh<Message>,
     pub door: Rc<Door>,
+    /// On the core that asks for checkpoints.
+    pub background: Option<Background>,
     pub clock: Clock,
     pub shutdown: Arc<Shutdown>,
     /// One for each core; this loop beats the one at its own number.
@@ -176,9 +179,14 @@ impl<D: Disk> Drive<D> {
         self.pulse().beat(now_ms);
         self.parts.engine.begin();
         self.take_durable(now_ms)?;
-        let Parts { engine, mesh, door, metrics, .. } = &mut self.parts;
+        let Parts { engine, mesh, .. } = &mut self.parts;
         let fx = &mut self.effects;
         mesh.take(|from, message| engine.step(Input::Mesh(from, message), now_ms, fx));
+        if let Some(built) = self.parts.background.as_ref().and_then(Background::take) {
+            self.parts.engine.step(Input::Built(built), now_ms, &mut self.effects);
+        }
+        let Parts { engine, metrics, door, .. } = &mut self.parts;
+        let fx = &mut self.effects;
         if now_ms >= self.beat_due_ms {
             self.beat_due_ms = now_ms + BEAT_MS;
             engine.step(Input::Tick, now_ms, fx);
@@ -244,6 +252,14 @@ impl<D: Disk> Drive<D> {
         }
         fx.watch.drain(..).for_each(|(id, response)| door.deliver_watch(id, response));
         fx.notes.drain(..).for_each(notes::log);
+        if let Some(background) = &self.parts.background {
+            if let Some(build) = fx.build.take() {
+                background.push(Job::Build(build));
+            }
+            if !fx.dropped.is_empty() {
+                background.push(Job::Drop(std::mem::take(&mut fx.dropped)));
+            }
+        }
         if std::mem::take(&mut fx.serves)
             && let Some(serves) = self.parts.serves.take()
         {

@@ -10,6 +10,7 @@ use cored_wal::Log;
 use cored_wal::disk::direct::DirectDisk;
 use glommio::{LocalExecutorBuilder, Placement};
 
+use super::background::Background;
 use super::clock::Clock;
 use super::core::{self, Parts};
 
@@ -27,6 +28,7 @@ use crate::front::{self, Incoming, Limits, Told};
 use crate::keys::{CoreId, LaneId};
 use crate::lane::Recovered;
 use crate::metrics::{self, Facts, Process};
+use crate::mvcc::base::Base;
 use crate::order::Order;
 use crate::watch::HubConfig;
 
@@ -60,6 +62,8 @@ pub(super) struct Shared {
     pub clock: Clock,
     pub order: Arc<Order>,
     pub past: Arc<Past>,
+    pub base: Option<Arc<Base>>,
+    pub log_bytes: u64,
     pub shutdown: Arc<Shutdown>,
     pub pulses: Arc<[Pulse]>,
     pub metrics: Arc<[Arc<metrics::Core>]>,
@@ -78,6 +82,8 @@ pub(super) struct Place {
     pub log: Log<DirectDisk>,
     pub mesh: Mesh<Message>,
     pub incoming: Incoming,
+    /// For the core that asks for checkpoints.
+    pub background: Option<Background>,
 }
 
 /// Starts a core's thread. However it ends, it tells `events`.
@@ -129,7 +135,7 @@ async fn live(
     place: Place,
     events: Sender<Event>,
 ) -> Result<(), cored_wal::Error> {
-    let Place { core, groups, log, mesh, incoming, .. } = place;
+    let Place { core, groups, log, mesh, incoming, background, .. } = place;
     let Identity { cluster, member, lanes, .. } = shared.identity;
     let door = Door::new(door::Identity { cluster_id: cluster, member_id: member });
     let api = Api::new(settings(shared), Rc::clone(&door), None, logs::salt(core.0));
@@ -142,6 +148,9 @@ async fn live(
         order: Arc::clone(&shared.order),
         past: Arc::clone(&shared.past),
         groups,
+        base: shared.base.clone(),
+        log_bytes: shared.log_bytes,
+        checkpoint_bytes: shared.config.checkpoint_wal_bytes,
         hub: HubConfig {
             cluster_id: cluster,
             member_id: member,
@@ -178,6 +187,7 @@ async fn live(
         log,
         mesh,
         door,
+        background,
         clock: shared.clock,
         shutdown: Arc::clone(&shared.shutdown),
         pulses: Arc::clone(&shared.pulses),

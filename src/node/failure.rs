@@ -115,6 +115,14 @@ pub enum Failure {
         /// Why.
         source: LogError,
     },
+    /// A checkpoint is damaged, or parts of it are missing.
+    #[error("checkpoint {path}: {why}; the logs no longer hold what it holds")]
+    Checkpoint {
+        /// Its manifest.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// The logs were read but make no sense.
     #[error("the logs contradict each other: {0}")]
     Recover(#[from] RecoverError),
@@ -159,7 +167,7 @@ impl Failure {
                 LogError::Corrupt { .. } | LogError::Missing { .. } => 19,
                 _ => 20,
             },
-            Failure::Recover(_) | Failure::Lane { .. } => 19,
+            Failure::Recover(_) | Failure::Lane { .. } | Failure::Checkpoint { .. } => 19,
             Failure::Defect(_) => DEFECT,
         }
     }

@@ -8,9 +8,12 @@
 //! mesh         between cores            shutdown   how they stop together
 //! watchdog     wakes executors that sleep too long
 //! home, logs   the data directory, its identity, the logs of all cores
+//! checkpoints  its images                    background  the thread that builds them
 //! limits       what the machine must give            failure    exit codes
 //! ```
 
+mod background;
+mod checkpoints;
 mod clock;
 mod core;
 mod eventfd;
@@ -33,11 +36,12 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, ETCD_VERSION, Url, VERSION};
-use crate::engine::Ground;
 use crate::front::{Acceptor, Limits, bind};
 use crate::keys::{CoreId, LaneId};
 use crate::metrics;
 use crate::order::Order;
+use background::Background;
+use checkpoints::Checkpoints;
 use clock::Clock;
 use executor::{Event, Place, Shared};
 use home::Home;
@@ -72,7 +76,10 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let mut home = Home::open(&config, LANES_DEFAULT_MAX)?;
     let identity = home.identity().clone();
     let read_began = Instant::now();
-    let logs = logs::open(&mut home, &config.wal_dir, config.cores, &Ground::default())?;
+    let checkpoints = Checkpoints::open(&config.data_dir, &identity)?;
+    let ground = checkpoints.ground()?;
+    let base = checkpoints.newest().map(|found| Arc::clone(&found.base));
+    let logs = logs::open(&mut home, &config.wal_dir, config.cores, &ground)?;
     banner(&config, &identity, &machine);
     tracing::info!(
         records = logs.records,
@@ -91,6 +98,8 @@ pub fn run(config: Config) -> Result<(), Failure> {
         clock: Clock::start(),
         order: Arc::new(Order::new(identity.lanes, config.cores)),
         past: logs.recovery.past,
+        base,
+        log_bytes: logs.bytes,
         shutdown: Shutdown::new(config.cores, move || bell.ring()),
         pulses: (0..config.cores).map(|_| Pulse::default()).collect::<Arc<[Pulse]>>(),
         metrics: (0..config.cores).map(|_| Arc::new(metrics::Core::default())).collect(),
@@ -112,6 +121,11 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let _watchdog = Watchdog::start(pulses, shared.clock, move |core| waiting.is_waiting(core))
         .map_err(system("start the watchdog"))?;
 
+    let ring = meshes[0].bell();
+    let mut background = Some(
+        Background::start(checkpoints, move || ring.ring())
+            .map_err(system("start the thread that builds checkpoints"))?,
+    );
     let mut lanes: Vec<_> = (0..).map(LaneId).zip(logs.recovery.lanes).collect();
     let places = limits::cpus();
     for (((number, log), mesh), incoming) in (0..).zip(logs.open).zip(meshes).zip(incoming) {
@@ -125,6 +139,8 @@ pub fn run(config: Config) -> Result<(), Failure> {
             log,
             mesh,
             incoming,
+            // The keeper of the checkpoints lives on the first core.
+            background: background.take(),
         };
         executor::start(Arc::clone(&shared), place, events.clone())?;
     }

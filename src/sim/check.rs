@@ -50,6 +50,7 @@ impl fmt::Debug for Violation {
 }
 
 /// One revision of the history: what it wrote, and the lease whose end it was, if it was one's.
+#[derive(Clone)]
 pub(super) struct Happened {
     pub(super) revision: Revision,
     pub(super) ended: Option<LeaseId>,

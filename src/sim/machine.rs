@@ -11,9 +11,10 @@ use pb::watch_request::RequestUnion;
 use prost::Message as _;
 
 use super::check::{Checker, Happened, Violation};
+use super::images::Images;
 use super::{Outcome, Random, client};
 use crate::engine::{
-    Answer, Effects, Engine, Error, Ground, Input, Message, Request, RequestId, Setup, recover,
+    Answer, Effects, Engine, Error, Input, Message, Request, RequestId, Setup, recover,
 };
 use crate::keys::{CoreId, KeyRange, LaneId, LeaseId};
 use crate::order::Order;
@@ -95,6 +96,11 @@ pub struct World {
     order: Arc<Order>,
     cores: Vec<Core>,
     disks: Vec<MemoryDisk>,
+    images: Images,
+    /// Bytes of log after which a checkpoint is made.
+    checkpoint_bytes: u64,
+    /// What happened up to the revision of the newest image: the logs need not hold it any more.
+    remembered: Vec<Happened>,
     /// Per client the request it waits for.
     clients: Vec<Option<u64>>,
     checker: Checker,
@@ -120,6 +126,7 @@ impl World {
         let mut random = Random::new(seed);
         let lanes = 1 + random.below(4) as u16;
         let disks = (0..DISKS).map(|_| MemoryDisk::new(random.number())).collect();
+        let checkpoint_bytes = 500 << random.below(8);
         let mut world = World {
             random,
             plan,
@@ -127,6 +134,9 @@ impl World {
             order: Arc::new(Order::new(lanes, 1)),
             cores: Vec::new(),
             disks,
+            images: Images::default(),
+            checkpoint_bytes,
+            remembered: Vec::new(),
             clients: vec![None; plan.clients],
             checker: Checker::default(),
             asked: BTreeMap::new(),
@@ -180,7 +190,9 @@ impl World {
                 disk.set_odds(Odds { failed: 3000, short: 1000, ..Odds::default() });
             }
         }
-        let recovery = recover(records, &Ground::default()).expect("the logs make sense");
+        let log_bytes = records.iter().flatten().map(|(_, bytes)| bytes.len() as u64).sum();
+        let (ground, base) = self.images.load();
+        let recovery = recover(records, &ground).expect("logs and checkpoint make sense");
         self.order = Arc::new(Order::new(self.lanes, cores));
         let mut groups: Vec<Vec<_>> = (0..cores).map(|_| Vec::new()).collect();
         for (lane, recovered) in (0..).map(LaneId).zip(recovery.lanes) {
@@ -195,6 +207,9 @@ impl World {
                 order: Arc::clone(&self.order),
                 past: Arc::clone(&recovery.past),
                 groups,
+                base: base.clone(),
+                log_bytes,
+                checkpoint_bytes: self.checkpoint_bytes,
                 hub: HUB,
                 auto_compaction: None,
             })
@@ -239,9 +254,33 @@ impl World {
             }
             982..=985 => self.slow_disk = self.random.index(DISKS + 1),
             986..=995 => self.take_some(),
+            996 | 997 => self.go_on_building(),
             _ => {}
         }
         Ok(())
+    }
+
+    /// The image that is being built is finished, or can not be.
+    fn go_on_building(&mut self) {
+        if self.images.is_building() {
+            let works = !self.plan.disk_faults || !self.random.one_in(4);
+            self.end_building(works);
+        }
+    }
+
+    fn end_building(&mut self, works: bool) {
+        let at = self.images.building_at().expect("something is being built");
+        let built = if works {
+            let seen = self.remembered.last().map(|happened| happened.revision);
+            let new = self.logged().into_iter().filter(|h| Some(h.revision) > seen);
+            let new: Vec<_> = new.filter(|happened| happened.revision <= at).collect();
+            self.remembered.extend(new);
+            Some(self.images.finish())
+        } else {
+            self.images.fail();
+            None
+        };
+        self.cores[0].inputs.push_back(Input::Built(built));
     }
 
     /// A slow client takes what was sent on its stream.
@@ -349,6 +388,11 @@ impl World {
                 self.cores[at].inputs.push_back(Input::Watch(stream, sent));
             }
         }
+        let fx = &mut self.cores[at].fx;
+        fx.dropped.clear();
+        if let Some(build) = fx.build.take() {
+            self.images.begin(build);
+        }
         self.cores[at].phase = Phase::Resting;
         Ok(())
     }
@@ -441,6 +485,7 @@ impl World {
             self.checker.lost(id, self.now_ms);
         }
         self.untaken.clear();
+        self.images.fail();
         for stream in std::mem::take(&mut self.streams).into_keys() {
             self.checker.watch_closed(stream);
         }
@@ -455,6 +500,9 @@ impl World {
             let at = self.random.index(self.cores.len());
             self.disks[at].finish_all();
             self.take_some();
+            if self.images.is_building() {
+                self.end_building(true);
+            }
             self.run_core(at)?;
             if round % 64 == 0
                 && self.asked.is_empty()
@@ -471,12 +519,21 @@ impl World {
         Err(Violation::new(format!("it never comes to rest: {asked:?} wait; {cores:?}")))
     }
 
-    /// Every write there is, in revision order, read from the logs as a start would read them.
+    /// Every write there is, in revision order.
     fn history(&self) -> Vec<Happened> {
+        let mut history = self.remembered.clone();
+        let seen = history.last().map(|happened| happened.revision);
+        history.extend(self.logged().into_iter().filter(|h| Some(h.revision) > seen));
+        history
+    }
+
+    /// The writes above the newest image, in revision order, read from the logs as a start would read them.
+    fn logged(&self) -> Vec<Happened> {
         let disks: Vec<MemoryDisk> =
             self.disks.iter().map(|disk| disk.crash(Crash::Kill)).collect();
         let (records, _) = open(&disks, self.lanes, 0);
-        let past = recover(records, &Ground::default()).expect("the logs make sense").past;
+        let (ground, _) = self.images.load();
+        let past = recover(records, &ground).expect("logs and checkpoint make sense").past;
         let mut history = Vec::new();
         past.kept_writes(|revision, ended, writes| {
             history.push(Happened { revision, ended, writes: writes.to_vec() });

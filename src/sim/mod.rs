@@ -8,6 +8,7 @@
 
 mod check;
 mod client;
+mod images;
 mod leases;
 mod machine;
 mod random;

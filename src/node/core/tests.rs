@@ -65,6 +65,9 @@ fn run<F: Future<Output = ()> + 'static>(
                 order,
                 past,
                 groups,
+                base: None,
+                log_bytes: 0,
+                checkpoint_bytes: u64::MAX,
                 hub,
                 auto_compaction: None,
             };
@@ -75,6 +78,7 @@ fn run<F: Future<Output = ()> + 'static>(
                 let stops = Arc::clone(&shutdown);
                 let serves = serves(usize::from(core), client, &door, Arc::clone(&shutdown));
                 let driven = drive(Parts {
+                    background: None,
                     engine: Engine::new(setup),
                     log,
                     mesh,

@@ -1,0 +1,429 @@
+//! How a checkpoint comes about (R13, design §8): the keeper marks how far every lane is, waits until the
+//! watermark covers that, freezes every shard at the watermark R, has the image built beside the running
+//! node, and lets every shard go over to it.
+//!
+//! ```text
+//! mark ─▶ cuts, reach ─▶ W ≥ reach: R = W ─▶ freeze ─▶ layers ─▶ build ─▶ base ─▶ swap ─▶ recycle the logs
+//! ```
+//!
+//! **Why the cuts are right.** A lane's cut is an entry below which every record was committed and installed
+//! everywhere when it was marked, so its revisions were handed out before and are at most `reach`. R is not
+//! below `reach`, so everything up to the cut is in the image; what a lane holds above its cut and up to R is
+//! there twice, and a start ignores it in the log. Control records up to lane 0's cut were effective when the
+//! control state is copied; later ones may be in the copy too, and are applied again at a start, which
+//! changes nothing: they set, they do not add.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cored_proto::etcdserverpb as pb;
+
+use super::message::{Message, Origin};
+use super::{Answer, Effects, Engine, Ground, Reply};
+use crate::checkpoint::Manifest;
+use crate::keys::{CoreId, LaneId, LeaseId, Revision};
+use crate::lane::Cut;
+use crate::lane::redo::{self, Batch, Control, Malformed, Record};
+use crate::mvcc::Layer;
+use crate::mvcc::base::{Base, BlockRef};
+use crate::mvcc::build::{self, Sink};
+use crate::order::EpochRecord;
+
+/// Milliseconds after which an image that could not be built is tried again.
+const RETRY_MS: u64 = 5_000;
+
+/// What an image is built from, by someone who may take long. Nothing in it changes any more.
+#[derive(Clone, Debug)]
+pub struct Build {
+    /// R.
+    pub at: Revision,
+    /// History below is left out.
+    pub compacted: Revision,
+    /// Per lane the newest entry that is wholly in the image.
+    pub cuts: Arc<[Cut]>,
+    /// Redo records of the control state.
+    pub control: Vec<u8>,
+    /// The frozen layers of all shards.
+    pub layers: Vec<Arc<Layer>>,
+    /// The image beneath them.
+    pub base: Option<Arc<Base>>,
+}
+
+impl Build {
+    /// Makes the blocks and returns their rows.
+    ///
+    /// # Errors
+    /// Those of the sink, and of damaged blocks that have to be read.
+    pub fn image<S: Sink>(&self, sink: &mut S) -> Result<Vec<BlockRef>, build::Error<S::Error>> {
+        let layers: Vec<&Layer> = self.layers.iter().map(Arc::as_ref).collect();
+        build::image(sink, self.base.as_deref(), &layers, self.compacted)
+    }
+
+    /// The manifest of a checkpoint of these blocks.
+    #[must_use]
+    pub fn manifest(
+        &self,
+        number: u64,
+        cluster: u64,
+        member: u64,
+        blocks: Vec<BlockRef>,
+    ) -> Manifest {
+        Manifest {
+            number,
+            cluster,
+            member,
+            at: self.at,
+            compacted: self.compacted,
+            cuts: self.cuts.to_vec(),
+            control: self.control.clone(),
+            blocks,
+        }
+    }
+}
+
+impl Ground {
+    /// What a start stands on, by a checkpoint's manifest.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the control state is not what this release writes.
+    pub fn of(manifest: &Manifest) -> Result<Ground, Malformed> {
+        let (at, lanes) = (manifest.at, manifest.cuts.clone());
+        let mut ground = Ground { at, lanes, ..Ground::default() };
+        let mut records = Batch::new(manifest.control.clone().into());
+        while let Some(record) = records.record()? {
+            if let Record::Epoch { epoch, cut, barriers } = record {
+                ground.epoch = Some(EpochRecord { epoch, cut, barriers });
+            } else {
+                ground.control.apply(record);
+            }
+        }
+        Ok(ground)
+    }
+}
+
+/// A checkpoint under way, on the keeper's core.
+#[derive(Default)]
+pub(super) struct Checkpointing {
+    stage: Stage,
+    /// Who waits for the checkpoint under way.
+    waiting: Vec<Origin>,
+    /// Who came too late for it and waits for the next.
+    next: Vec<Origin>,
+    /// The newest image.
+    base: Option<Arc<Base>>,
+    /// The epoch that the node serves in.
+    epoch: EpochRecord,
+    /// Bytes in the logs above the newest image, as the cores report them.
+    log_bytes: u64,
+    /// Leases whose end has a revision that the watermark may not cover, with their seconds to live.
+    ended: BTreeMap<Revision, (LeaseId, i64)>,
+}
+
+#[derive(Default)]
+enum Stage {
+    #[default]
+    Resting,
+    /// Asked every core how far its lanes are.
+    Marking { missing: u16, cuts: Vec<Cut>, reach: Revision },
+    /// Waits until the watermark covers `reach` and no range is on its way.
+    Reaching { cuts: Vec<Cut>, reach: Revision },
+    /// Told every core to freeze its shards.
+    Freezing { missing: u16, build: Build },
+    /// Somebody builds it; when that failed, it is tried again at `retry_at_ms`.
+    Building { build: Build, retry_at_ms: Option<u64> },
+    /// Told every core to go over to the image.
+    Swapping { missing: u16, dropped: Vec<Arc<Layer>> },
+}
+
+impl Checkpointing {
+    /// Whether no range may begin to move: layers are frozen.
+    pub(super) fn excludes_moves(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::Freezing { .. } | Stage::Building { .. } | Stage::Swapping { .. }
+        )
+    }
+
+    /// The revision that it waits for, if it waits for one.
+    fn reach(&self) -> Option<Revision> {
+        match &self.stage {
+            Stage::Reaching { reach, .. } => Some(*reach),
+            _ => None,
+        }
+    }
+
+    /// The end of a lease that holds keys was installed here with revision `at`.
+    pub(super) fn lease_ends(&mut self, at: Revision, lease: LeaseId, ttl_s: i64) {
+        self.ended.insert(at, (lease, ttl_s));
+    }
+}
+
+impl Engine {
+    fn checkpoint(&mut self) -> &mut Checkpointing {
+        &mut self.keeper.as_mut().expect("on the keeper's core").checkpoint
+    }
+
+    /// What a start found, on the keeper's core.
+    pub(super) fn begin_checkpoints(&mut self, epoch: EpochRecord) {
+        let base = self.base.clone();
+        let checkpoint = self.checkpoint();
+        (checkpoint.base, checkpoint.epoch) = (base, epoch);
+    }
+
+    /// The shards of this core begin with an image. A damaged block shows when it is asked for; the leases
+    /// of its keys are then unknown, and nothing may change any more.
+    pub(super) fn take_base(&mut self, base: &Arc<Base>) {
+        for seat in &mut self.seats {
+            seat.shard.set_base(Arc::clone(base));
+        }
+        let (map, core, cores) = (&self.control.map, self.core, self.cores);
+        let seats = &mut self.seats;
+        let _ = base.leased(&mut |key, lease| {
+            let lane = map.lane_of(key);
+            if lane.0 % cores == core.0 {
+                seats[usize::from(lane.0 / cores)].shard.bind(key, lease);
+            }
+        });
+    }
+
+    /// Tells each shard of this core which keys are its own, by the range map.
+    pub(super) fn own_ranges(&mut self) {
+        for seat in &mut self.seats {
+            let lane = seat.lane();
+            seat.shard.own(self.control.map.of_lane(lane).collect());
+        }
+    }
+
+    /// A caller wants everything written so far in a checkpoint.
+    pub(super) fn ask_checkpoint(&mut self, origin: Origin, fx: &mut Effects) {
+        let checkpoint = self.checkpoint();
+        match checkpoint.stage {
+            Stage::Resting => {
+                checkpoint.waiting.push(origin);
+                self.begin_checkpoint(fx);
+            }
+            // R is still to be chosen, and will cover the request.
+            Stage::Marking { .. } | Stage::Reaching { .. } => checkpoint.waiting.push(origin),
+            _ => checkpoint.next.push(origin),
+        }
+    }
+
+    /// Looks whether a checkpoint is due.
+    pub(super) fn checkpoint_tick(&mut self, fx: &mut Effects) {
+        let (now_ms, limit) = (self.now_ms, self.checkpoint_bytes);
+        let watermark = self.order.watermark();
+        let checkpoint = self.checkpoint();
+        checkpoint.ended = checkpoint.ended.split_off(&watermark.next());
+        match &mut checkpoint.stage {
+            Stage::Resting => {
+                // A large image is not written anew for every little log.
+                let image = checkpoint.base.as_ref().map_or(0, |base| base.file_bytes());
+                if checkpoint.log_bytes >= limit.max(image / 2) {
+                    self.begin_checkpoint(fx);
+                }
+            }
+            Stage::Building { build, retry_at_ms } if retry_at_ms.is_some_and(|at| at <= now_ms) => {
+                *retry_at_ms = None;
+                fx.build = Some(Box::new(build.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    fn begin_checkpoint(&mut self, fx: &mut Effects) {
+        let (missing, lanes) = (self.cores, usize::from(self.lanes));
+        let cuts = vec![Cut::default(); lanes];
+        self.checkpoint().stage = Stage::Marking { missing, cuts, reach: Revision::ZERO };
+        for core in (0..self.cores).map(CoreId) {
+            self.send(core, Message::Mark, fx);
+        }
+    }
+
+    /// Tells how far the lanes of this core are.
+    pub(super) fn mark(&mut self, from: CoreId, fx: &mut Effects) {
+        let mut cuts = Vec::new();
+        for seat in &self.seats {
+            let mut index = seat.settled();
+            if seat.lane() == LaneId(0) {
+                let keeper = self.keeper.as_ref().expect("lane 0 lives with the keeper");
+                index = index.min(keeper.effective_index());
+            }
+            cuts.push((seat.lane(), seat.group.cut_at(index)));
+        }
+        self.logged_bytes = 0;
+        // Read after the lanes: no revision below the cuts was handed out later.
+        let reach = self.order.counter();
+        self.send(from, Message::Marked { cuts, reach }, fx);
+    }
+
+    /// How far some lanes are.
+    pub(super) fn marked(&mut self, marks: Vec<(LaneId, Cut)>, reached: Revision) {
+        let checkpoint = self.checkpoint();
+        checkpoint.log_bytes = 0;
+        let Stage::Marking { missing, cuts, reach } = &mut checkpoint.stage else {
+            unreachable!("marks are asked for")
+        };
+        for (lane, cut) in marks {
+            cuts[usize::from(lane.0)] = cut;
+        }
+        *reach = reached.max(*reach);
+        *missing -= 1;
+        if *missing == 0 {
+            let (cuts, reach) = (std::mem::take(cuts), *reach);
+            checkpoint.stage = Stage::Reaching { cuts, reach };
+        }
+    }
+
+    /// The revision that a checkpoint waits for and could go on with.
+    pub(super) fn checkpoint_awaits(&self) -> Option<Revision> {
+        let keeper = self.keeper.as_ref()?;
+        keeper.checkpoint.reach().filter(|_| !keeper.is_moving())
+    }
+
+    /// Chooses R and freezes, once the watermark covers what was marked.
+    pub(super) fn release_checkpoint(&mut self, watermark: Revision, fx: &mut Effects) {
+        if self.checkpoint_awaits().is_none_or(|reach| reach > watermark) {
+            return;
+        }
+        let control = self.control_at(watermark);
+        let compacted = self.control.compacted.min(watermark);
+        let missing = self.cores;
+        let checkpoint = self.checkpoint();
+        let Stage::Reaching { cuts, .. } = std::mem::take(&mut checkpoint.stage) else {
+            unreachable!("just seen")
+        };
+        let build = Build {
+            at: watermark,
+            compacted,
+            cuts: cuts.into(),
+            control,
+            layers: Vec::new(),
+            base: checkpoint.base.clone(),
+        };
+        checkpoint.stage = Stage::Freezing { missing, build };
+        for core in (0..self.cores).map(CoreId) {
+            self.send(core, Message::Freeze { at: watermark }, fx);
+        }
+    }
+
+    /// The control state as redo records. Everything that has taken effect here has a stamp or revision
+    /// up to `at`, which the watermark covers, but ends of leases that hold keys: they take effect when
+    /// they are installed, and above `at` they are still to come.
+    fn control_at(&self, at: Revision) -> Vec<u8> {
+        let keeper = self.keeper.as_ref().expect("on the keeper's core");
+        let mut out = Vec::new();
+        let mut put = |record: &Record| redo::encode(&mut out, record);
+        let EpochRecord { epoch, cut, barriers } = keeper.checkpoint.epoch.clone();
+        put(&Record::Epoch { epoch, cut, barriers });
+        let map = &self.control.map;
+        let map = Control::Map { version: map.version(), ranges: map.starts().to_vec() };
+        let later = keeper.checkpoint.ended.range(at.next()..).map(|(_, lease)| *lease);
+        let leases = &self.control.leases;
+        let known = leases.ids().filter_map(|lease| Some((lease, leases.ttl_s(lease)?)));
+        let leases: BTreeMap<LeaseId, i64> = known.chain(later).collect();
+        let compact = Control::Compact(self.control.compacted);
+        let remaining = leases.keys().filter_map(|lease| keeper.clock.logged_s(*lease));
+        let remaining = Control::Remaining(remaining.collect());
+        let grants = leases.iter().map(|(&lease, &ttl_s)| Control::Grant { lease, ttl_s });
+        let alarms = self.control.alarms.of(0).map(|pb::AlarmMember { member_id, alarm }| {
+            Control::Alarm { member: member_id, alarm, on: true }
+        });
+        for control in [map, compact].into_iter().chain(grants).chain([remaining]).chain(alarms) {
+            put(&Record::Control { stamp: at, control });
+        }
+        out
+    }
+
+    /// Freezes the shards of this core: from now on they take no version up to `at`.
+    pub(super) fn freeze(&mut self, from: CoreId, at: Revision, fx: &mut Effects) {
+        let mut layers = Vec::new();
+        for seat in &mut self.seats {
+            layers.push(seat.shard.freeze(at));
+        }
+        self.send(from, Message::Frozen { layers }, fx);
+    }
+
+    /// The frozen layers of a core; with the last of them the building begins.
+    pub(super) fn frozen(&mut self, mut layers: Vec<Arc<Layer>>, fx: &mut Effects) {
+        let checkpoint = self.checkpoint();
+        let Stage::Freezing { missing, build } = &mut checkpoint.stage else {
+            unreachable!("freezing was asked for")
+        };
+        build.layers.append(&mut layers);
+        *missing -= 1;
+        if *missing > 0 {
+            return;
+        }
+        let build = build.clone();
+        fx.build = Some(Box::new(build.clone()));
+        checkpoint.stage = Stage::Building { build, retry_at_ms: None };
+    }
+
+    /// The image is durable, or could not be made: then what it is made of stays frozen.
+    pub(super) fn built(&mut self, base: Option<Arc<Base>>, fx: &mut Effects) {
+        let (now_ms, cores) = (self.now_ms, self.cores);
+        let checkpoint = self.checkpoint();
+        let Stage::Building { build, retry_at_ms } = &mut checkpoint.stage else {
+            unreachable!("one image is built at a time")
+        };
+        let Some(base) = base else {
+            *retry_at_ms = Some(now_ms + RETRY_MS);
+            return;
+        };
+        let cuts = Arc::clone(&build.cuts);
+        checkpoint.base = Some(Arc::clone(&base));
+        checkpoint.stage = Stage::Swapping { missing: cores, dropped: Vec::new() };
+        for core in (0..self.cores).map(CoreId) {
+            let message = Message::Swap { base: Arc::clone(&base), cuts: Arc::clone(&cuts) };
+            self.send(core, message, fx);
+        }
+    }
+
+    /// The shards of this core go over to a new image; its log needs nothing below the cuts any more.
+    pub(super) fn swap(
+        &mut self,
+        from: CoreId,
+        base: &Arc<Base>,
+        cuts: Arc<[Cut]>,
+        fx: &mut Effects,
+    ) {
+        let mut dropped = Vec::new();
+        for seat in &mut self.seats {
+            dropped.extend(seat.shard.swap(Arc::clone(base)));
+        }
+        fx.recycle = Some(cuts);
+        self.send(from, Message::Swapped { dropped }, fx);
+    }
+
+    /// A core has gone over; the last one ends the checkpoint.
+    pub(super) fn swapped(&mut self, mut layers: Vec<Arc<Layer>>, fx: &mut Effects) {
+        let revision = self.order.watermark();
+        let checkpoint = self.checkpoint();
+        let Stage::Swapping { missing, dropped } = &mut checkpoint.stage else {
+            unreachable!("swapping was asked for")
+        };
+        dropped.append(&mut layers);
+        *missing -= 1;
+        if *missing > 0 {
+            return;
+        }
+        fx.dropped.append(dropped);
+        checkpoint.stage = Stage::Resting;
+        let done = std::mem::take(&mut checkpoint.waiting);
+        checkpoint.waiting = std::mem::take(&mut checkpoint.next);
+        let more = !checkpoint.waiting.is_empty();
+        for origin in done {
+            self.respond(origin, Ok(Answer { revision, reply: Reply::Done }), fx);
+        }
+        // A move that waits goes before the next checkpoint.
+        self.begin_waiting_move(fx);
+        if more {
+            self.begin_checkpoint(fx);
+        }
+    }
+
+    /// Bytes that a core has logged since it was marked, or since the last report.
+    pub(super) fn logged(&mut self, bytes: u64) {
+        self.checkpoint().log_bytes += bytes;
+    }
+}

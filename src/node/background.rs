@@ -1,0 +1,104 @@
+//! What takes long and holds nobody up: building images, letting go of large things. A plain thread of
+//! low priority, since none of it may run on an executor.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+use std::time::Instant;
+
+use concurrent_queue::ConcurrentQueue;
+
+use super::checkpoints::Checkpoints;
+use crate::engine::Build;
+use crate::mvcc::Layer;
+use crate::mvcc::base::Base;
+
+/// Added to the process's niceness: the cores come first, but on a machine that is busy with them alone
+/// this must get its tenth too, or the log grows without end.
+const NICENESS: i32 = 10;
+
+/// Something to do.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Make the next checkpoint.
+    Build(Box<Build>),
+    /// Let these go.
+    Drop(Vec<Arc<Layer>>),
+}
+
+/// What came of a [`Job::Build`].
+pub(super) type Built = Option<Arc<Base>>;
+
+/// The way to the thread, and back.
+#[derive(Clone)]
+pub(super) struct Background {
+    jobs: Sender<Job>,
+    built: Arc<ConcurrentQueue<Built>>,
+}
+
+impl Background {
+    /// Starts the thread. `ring` is called when there is something to [take](Background::take).
+    ///
+    /// # Errors
+    /// There can be no more threads.
+    pub(super) fn start(
+        mut checkpoints: Checkpoints,
+        ring: impl Fn() + Send + 'static,
+    ) -> io::Result<Background> {
+        let (jobs, received) = mpsc::channel();
+        let built = Arc::new(ConcurrentQueue::unbounded());
+        let queue = Arc::clone(&built);
+        thread::Builder::new().name("background".to_owned()).spawn(move || {
+            // SAFETY: the call takes no memory. On Linux it is about the calling thread alone; that it fails
+            // would only cost speed.
+            unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+            for job in received {
+                match job {
+                    Job::Build(build) => {
+                        let built = run(&mut checkpoints, &build);
+                        drop(build);
+                        // Nobody listens any more when the process ends anyway.
+                        let _ = queue.push(built);
+                        ring();
+                    }
+                    Job::Drop(layers) => drop(layers),
+                }
+            }
+        })?;
+        Ok(Background { jobs, built })
+    }
+
+    /// Hands something over.
+    pub(super) fn push(&self, job: Job) {
+        // The thread ends only with the process.
+        let _ = self.jobs.send(job);
+    }
+
+    /// What came of a build, once it is known.
+    pub(super) fn take(&self) -> Option<Built> {
+        self.built.pop().ok()
+    }
+}
+
+fn run(checkpoints: &mut Checkpoints, build: &Build) -> Built {
+    let began = Instant::now();
+    match checkpoints.build(build) {
+        Ok(found) => {
+            tracing::info!(
+                revision = found.manifest.at.0,
+                compact_revision = found.manifest.compacted.0,
+                keys = found.base.keys(),
+                versions = found.base.versions(),
+                bytes = found.base.file_bytes(),
+                took = ?began.elapsed(),
+                "made a checkpoint"
+            );
+            Some(found.base)
+        }
+        Err(error) => {
+            tracing::error!(error = %error, "can not make a checkpoint; the logs are kept and it is tried again");
+            None
+        }
+    }
+}

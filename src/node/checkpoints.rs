@@ -1,0 +1,422 @@
+//! The checkpoints of a data directory: written beside the running node, read back and compared,
+//! renamed into place, mapped, and removed when nothing names them any more.
+//!
+//! ```text
+//! NNNNNNNNNNNN.manifest       the newest one is the checkpoint; appears by rename, when all it names is durable
+//! NNNNNNNNNNNN.blocks         blocks that checkpoint N wrote; later ones may name them too
+//! NNNNNNNNNNNN.manifest.new   not finished; removed at the next start, as are blocks that no manifest names
+//! ```
+//!
+//! Block files never grow or change once a manifest names them, except that blocks which none names any more
+//! become holes. It knows nothing of keys or of when a checkpoint is wanted.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use cored_wal::Buffer;
+
+use super::failure::Failure;
+use super::home::Identity;
+use crate::checkpoint::{ALIGN_BYTES, Manifest, ManifestError};
+use crate::engine::{Build, Ground};
+use crate::mvcc::base::{Base, BlockRef, Corrupt, Mapped};
+use crate::mvcc::build::{self, Sink};
+
+const MANIFEST: &str = "manifest";
+const BLOCKS: &str = "blocks";
+const NEW: &str = "manifest.new";
+
+/// Only the owner reads what clients store.
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
+
+/// Bytes of one write of blocks.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// More files than this and what is left of the emptiest moves into the new one.
+const FILES_MAX: usize = 32;
+
+/// A checkpoint that can be read.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub manifest: Arc<Manifest>,
+    pub base: Arc<Base>,
+}
+
+/// Why an image was not made. The one before stays valid.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BuildError {
+    /// The disk refused something.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The image before is damaged where it had to be read.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+    /// What was written is not what the disk gives back.
+    #[error("{path}: the block at {offset} reads back differently from what was written")]
+    ReadBack {
+        /// Which file.
+        path: PathBuf,
+        /// Where.
+        offset: u64,
+    },
+}
+
+/// The checkpoints of one data directory.
+pub(super) struct Checkpoints {
+    path: PathBuf,
+    identity: Identity,
+    newest: Option<Found>,
+    next: u64,
+    /// The files of the newest image.
+    files: BTreeMap<u64, Mapped>,
+    /// Images before it that somebody may still read.
+    older: Vec<Weak<Base>>,
+}
+
+impl Checkpoints {
+    /// Opens the directory and the newest checkpoint in it; what an interrupted process left is removed.
+    ///
+    /// # Errors
+    /// [`Failure::Directory`], [`Failure::Checkpoint`], [`Failure::NewerFormat`], [`Failure::NotOurs`]. A damaged
+    /// checkpoint is never passed over: the logs do not hold any more what it holds.
+    pub(super) fn open(data_dir: &Path, identity: &Identity) -> Result<Checkpoints, Failure> {
+        let path = data_dir.join("checkpoint");
+        let directory = |source| Failure::Directory { path: path.clone(), source };
+        match DirBuilder::new().mode(DIRECTORY_MODE).create(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(directory(error));
+            }
+            _ => sync_directory(data_dir).map_err(directory)?,
+        }
+        let names = list(&path).map_err(directory)?;
+        let mut checkpoints = Checkpoints {
+            path: path.clone(),
+            identity: identity.clone(),
+            newest: None,
+            next: names.iter().map(|(number, _)| number + 1).max().unwrap_or(1),
+            files: BTreeMap::new(),
+            older: Vec::new(),
+        };
+        let newest = names.iter().filter(|(_, kind)| kind == MANIFEST).map(|(number, _)| *number);
+        if let Some(number) = newest.max() {
+            checkpoints.newest = Some(checkpoints.load(number)?);
+        }
+        checkpoints.tidy().map_err(directory)?;
+        Ok(checkpoints)
+    }
+
+    /// What a start stands on.
+    ///
+    /// # Errors
+    /// [`Failure::Checkpoint`] when its control state makes no sense.
+    pub(super) fn ground(&self) -> Result<Ground, Failure> {
+        let Some(Found { manifest, .. }) = &self.newest else { return Ok(Ground::default()) };
+        Ground::of(manifest).map_err(|error| {
+            let path = self.name(manifest.number, MANIFEST);
+            Failure::Checkpoint { path, why: error.to_string() }
+        })
+    }
+
+    /// The checkpoint to go on from.
+    pub(super) fn newest(&self) -> Option<&Found> {
+        self.newest.as_ref()
+    }
+
+    fn load(&mut self, number: u64) -> Result<Found, Failure> {
+        let path = self.name(number, MANIFEST);
+        let damaged = |why: String| Failure::Checkpoint { path: path.clone(), why };
+        let bytes =
+            fs::read(&path).map_err(|source| Failure::Directory { path: path.clone(), source })?;
+        let manifest = Manifest::decode(&bytes).map_err(|error| match error {
+            ManifestError::Newer { found } => {
+                Failure::NewerFormat { path: path.clone(), found, supported: Manifest::VERSION }
+            }
+            error => damaged(error.to_string()),
+        })?;
+        if (manifest.cluster, manifest.member) != (self.identity.cluster, self.identity.member) {
+            let why = format!(
+                "{} is a checkpoint of member {:016x} of cluster {:016x}",
+                path.display(),
+                manifest.member,
+                manifest.cluster
+            );
+            return Err(Failure::NotOurs { path: self.path.clone(), why });
+        }
+        if manifest.cuts.len() != usize::from(self.identity.lanes) {
+            return Err(damaged(format!("it is of {} lanes", manifest.cuts.len())));
+        }
+        self.map(&manifest.blocks).map_err(|error| damaged(error.to_string()))?;
+        let base = Base::open(manifest.at, manifest.blocks.clone(), self.files.clone());
+        let base = Arc::new(base.map_err(|error| damaged(error.to_string()))?);
+        Ok(Found { manifest: Arc::new(manifest), base })
+    }
+
+    /// Makes the next checkpoint, durable and read back. May take as long as the disk does.
+    ///
+    /// # Errors
+    /// [`BuildError`]; nothing but unfinished files is left, which the next attempt overwrites.
+    pub(super) fn build(&mut self, build: &Build) -> Result<Found, BuildError> {
+        let number = self.next;
+        let path = self.name(number, BLOCKS);
+        let mut file = BlockFile::create(number, path.clone())?;
+        let mut rows = build.image(&mut file).map_err(|error| match error {
+            build::Error::Sink(error) => error,
+            build::Error::Corrupt(corrupt) => corrupt.into(),
+        })?;
+        if let Some(base) = &build.base {
+            self.gather(&mut rows, base, &mut file)?;
+        }
+        let wrote = file.finish()?;
+        if wrote {
+            verify(&path, rows.iter().filter(|row| row.file == number))?;
+        } else {
+            fs::remove_file(&path).map_err(at(&path))?;
+        }
+        let Identity { cluster, member, .. } = self.identity;
+        let manifest = build.manifest(number, cluster, member, rows);
+        self.publish(&manifest)?;
+        self.map(&manifest.blocks).map_err(at(&self.path))?;
+        let base = Base::open(manifest.at, manifest.blocks.clone(), self.files.clone())?;
+        let found = Found { manifest: Arc::new(manifest), base: Arc::new(base) };
+        self.next = number + 1;
+        if let Some(before) = self.newest.replace(found.clone()) {
+            self.older.push(Arc::downgrade(&before.base));
+        }
+        self.tidy().map_err(at(&self.path))?;
+        Ok(found)
+    }
+
+    /// Copies blocks that would keep nearly empty files alive.
+    fn gather(
+        &self,
+        rows: &mut [BlockRef],
+        base: &Base,
+        into: &mut BlockFile,
+    ) -> Result<(), BuildError> {
+        let mut live: BTreeMap<u64, u64> = BTreeMap::new();
+        for row in rows.iter().filter(|row| row.file != into.number) {
+            *live.entry(row.file).or_default() += u64::from(row.len);
+        }
+        let mut by_size: Vec<(u64, u64)> = live.into_iter().map(|(file, len)| (len, file)).collect();
+        by_size.sort_unstable();
+        let too_many = by_size.len().saturating_sub(FILES_MAX);
+        for (_, file) in by_size.into_iter().take(too_many) {
+            let bytes = &self.files[&file];
+            for row in rows.iter_mut().filter(|row| row.file == file) {
+                let at = row.offset as usize;
+                let block = &(**bytes).as_ref()[at..at + row.len as usize];
+                if crc32c::crc32c(block) != row.crc {
+                    // Say which block it is in the words of whoever reads it.
+                    base.touch(&crate::keys::KeyRange::all())?;
+                    return Err(BuildError::ReadBack { path: self.name(file, BLOCKS), offset: row.offset });
+                }
+                (row.file, row.offset) = into.block(block)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a manifest its name, when everything that it names is durable.
+    fn publish(&self, manifest: &Manifest) -> Result<(), BuildError> {
+        let (new, path) = (self.name(manifest.number, NEW), self.name(manifest.number, MANIFEST));
+        let write = || -> io::Result<()> {
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(true).mode(FILE_MODE);
+            let mut file = options.open(&new)?;
+            file.write_all(&manifest.encode())?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            sync_directory(&self.path)
+        };
+        write().map_err(at(&path))
+    }
+
+    /// Maps the files that these blocks are in.
+    fn map(&mut self, rows: &[BlockRef]) -> io::Result<()> {
+        let mut files = BTreeMap::new();
+        for row in rows {
+            if files.contains_key(&row.file) {
+                continue;
+            }
+            let mapped = match self.files.get(&row.file) {
+                Some(mapped) => Arc::clone(mapped),
+                None => map(&self.name(row.file, BLOCKS))?,
+            };
+            files.insert(row.file, mapped);
+        }
+        self.files = files;
+        Ok(())
+    }
+
+    /// Removes what the newest manifest does not name, and makes holes of blocks that it does not name.
+    fn tidy(&mut self) -> io::Result<()> {
+        let newest = self.newest.as_ref().map(|found| &found.manifest);
+        for (number, kind) in list(&self.path)? {
+            let named = match kind.as_str() {
+                MANIFEST => newest.is_some_and(|newest| newest.number == number),
+                BLOCKS => self.files.contains_key(&number),
+                _ => false,
+            };
+            if !named {
+                fs::remove_file(self.name(number, &kind))?;
+            }
+        }
+        self.older.retain(|base| base.strong_count() > 0);
+        if !self.older.is_empty() {
+            // Somebody may still read what would become a hole.
+            return Ok(());
+        }
+        let Some(newest) = newest else { return Ok(()) };
+        let mut used: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
+        for row in &newest.blocks {
+            let end = (row.offset + u64::from(row.len)).next_multiple_of(ALIGN_BYTES);
+            used.entry(row.file).or_default().push((row.offset, end));
+        }
+        for (number, mut used) in used {
+            used.sort_unstable();
+            punch(&self.name(number, BLOCKS), &used)?;
+        }
+        Ok(())
+    }
+
+    fn name(&self, number: u64, kind: &str) -> PathBuf {
+        self.path.join(format!("{number:012}.{kind}"))
+    }
+}
+
+/// Number and kind of every file of ours.
+fn list(path: &Path) -> io::Result<Vec<(u64, String)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if let Some((number, kind)) = name.split_once('.')
+            && let Ok(number) = number.parse()
+            && [MANIFEST, BLOCKS, NEW].contains(&kind)
+        {
+            found.push((number, kind.to_owned()));
+        }
+    }
+    Ok(found)
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> BuildError + use<> {
+    let path = path.to_owned();
+    move |source| BuildError::Io { path, source }
+}
+
+fn map(path: &Path) -> io::Result<Mapped> {
+    let file = File::open(path)?;
+    // SAFETY: the data directory is locked by this process, which changes nothing in a file of blocks
+    // that a manifest names but the blocks that none names.
+    let map = unsafe { memmap2::Mmap::map(&file) };
+    let map = map.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    Ok(Arc::new(map))
+}
+
+/// Gives the disk back what lies between the used parts of a file, where the filesystem can.
+fn punch(path: &Path, used: &[(u64, u64)]) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let end = file.metadata()?.len();
+    let mut from = 0;
+    for &(start, until) in used.iter().chain([&(end, end)]) {
+        if start > from {
+            let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+            let (offset, len) = (from as libc::off_t, (start - from) as libc::off_t);
+            // SAFETY: the call takes no memory.
+            if unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) } != 0 {
+                let error = io::Error::last_os_error();
+                let unable = error.raw_os_error() == Some(libc::EOPNOTSUPP);
+                return if unable { Ok(()) } else { Err(error) };
+            }
+        }
+        from = from.max(until);
+    }
+    Ok(())
+}
+
+/// Reads blocks from the disk itself and compares their checksums.
+fn verify<'a>(path: &Path, rows: impl Iterator<Item = &'a BlockRef>) -> Result<(), BuildError> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).custom_flags(libc::O_DIRECT).open(path).map_err(at(path))?;
+    for row in rows {
+        let len = row.len as usize;
+        let mut buffer = Buffer::zeroed(len.next_multiple_of(ALIGN_BYTES as usize));
+        file.read_exact_at(&mut buffer, row.offset).map_err(at(path))?;
+        if crc32c::crc32c(&buffer[..len]) != row.crc {
+            return Err(BuildError::ReadBack { path: path.to_owned(), offset: row.offset });
+        }
+    }
+    Ok(())
+}
+
+/// A file of blocks that is being written, past the page cache.
+struct BlockFile {
+    number: u64,
+    path: PathBuf,
+    file: File,
+    buffer: Buffer,
+    /// Where the buffer will be written.
+    at: u64,
+}
+
+impl BlockFile {
+    fn create(number: u64, path: PathBuf) -> Result<BlockFile, BuildError> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(FILE_MODE);
+        let file = options.custom_flags(libc::O_DIRECT).open(&path).map_err(at(&path))?;
+        let buffer = Buffer::with_capacity(2 * WRITE_BYTES);
+        Ok(BlockFile { number, path, file, buffer, at: 0 })
+    }
+
+    fn write(&mut self) -> Result<(), BuildError> {
+        self.file.write_all_at(&self.buffer, self.at).map_err(at(&self.path))?;
+        self.at += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Makes everything durable; whether there was anything.
+    fn finish(&mut self) -> Result<bool, BuildError> {
+        self.write()?;
+        self.file.sync_all().map_err(at(&self.path))?;
+        Ok(self.at > 0)
+    }
+}
+
+impl Sink for BlockFile {
+    type Error = BuildError;
+
+    fn block(&mut self, bytes: &[u8]) -> Result<(u64, u64), BuildError> {
+        let offset = self.at + self.buffer.len() as u64;
+        let mut left = bytes;
+        while !left.is_empty() {
+            let room = self.buffer.capacity() - self.buffer.len();
+            let (fits, more) = left.split_at(room.min(left.len()));
+            self.buffer.extend(fits);
+            left = more;
+            if self.buffer.len() == self.buffer.capacity() {
+                self.write()?;
+            }
+        }
+        self.buffer.pad_to(ALIGN_BYTES as usize);
+        if self.buffer.len() >= WRITE_BYTES {
+            self.write()?;
+        }
+        Ok((self.number, offset))
+    }
+}
