@@ -174,16 +174,10 @@ impl Engine {
     /// of its keys are then unknown, and nothing may change any more.
     pub(super) fn take_base(&mut self, base: &Arc<Base>) {
         for seat in &mut self.seats {
-            seat.shard.set_base(Arc::clone(base));
+            let owned = self.control.map.of_lane(seat.lane()).collect();
+            // The image remembers the fault, and whoever serves looks there.
+            let _ = seat.shard.set_base(Arc::clone(base), owned);
         }
-        let (map, core, cores) = (&self.control.map, self.core, self.cores);
-        let seats = &mut self.seats;
-        let _ = base.leased(&mut |key, lease| {
-            let lane = map.lane_of(key);
-            if lane.0 % cores == core.0 {
-                seats[usize::from(lane.0 / cores)].shard.bind(key, lease);
-            }
-        });
     }
 
     /// Tells each shard of this core which keys are its own, by the range map.
@@ -222,7 +216,9 @@ impl Engine {
                     self.begin_checkpoint(fx);
                 }
             }
-            Stage::Building { build, retry_at_ms } if retry_at_ms.is_some_and(|at| at <= now_ms) => {
+            Stage::Building { build, retry_at_ms }
+                if retry_at_ms.is_some_and(|at| at <= now_ms) =>
+            {
                 *retry_at_ms = None;
                 fx.build = Some(Box::new(build.clone()));
             }
@@ -338,7 +334,8 @@ impl Engine {
     pub(super) fn freeze(&mut self, from: CoreId, at: Revision, fx: &mut Effects) {
         let mut layers = Vec::new();
         for seat in &mut self.seats {
-            layers.push(seat.shard.freeze(at));
+            seat.shard.freeze(at);
+            layers.extend(seat.shard.store().frozen().cloned());
         }
         self.send(from, Message::Frozen { layers }, fx);
     }

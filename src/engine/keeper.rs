@@ -161,7 +161,7 @@ impl Engine {
             Request::Hash => self.hash(origin, 0, fx),
             Request::Alarm(request) => self.alarm(origin, request),
             // Logs alone hold everything yet, and they are durable.
-            Request::Checkpoint => self.answer_state(origin, Ok(Reply::Done)),
+            Request::Checkpoint => self.ask_checkpoint(origin, fx),
             other => unreachable!("{other:?} is no command"),
         }
     }

@@ -82,41 +82,6 @@ impl Shard {
         self.store.compact(at);
     }
 
-    /// Closes what is here up to `at`, which the watermark covers, and returns it.
-    ///
-    /// # Panics
-    /// As [`Store::freeze`].
-    pub fn freeze(&mut self, at: Revision) -> Arc<Layer> {
-        self.store.freeze(at);
-        Arc::clone(self.store.frozen().expect("frozen just now"))
-    }
-
-    /// Goes over to the image that what was frozen is part of, and returns that.
-    ///
-    /// # Panics
-    /// As [`Store::swap`].
-    pub fn swap(&mut self, base: Arc<Base>) -> Option<Arc<Layer>> {
-        self.store.swap(base)
-    }
-
-    /// Begins with an image; the bindings of its keys are told by [`Shard::bind`].
-    ///
-    /// # Panics
-    /// As [`Store::set_base`].
-    pub fn set_base(&mut self, base: Arc<Base>) {
-        self.store.set_base(base);
-    }
-
-    /// A key of the image hangs on a lease.
-    pub fn bind(&mut self, key: &[u8], lease: LeaseId) {
-        self.attached.attach(lease, key);
-    }
-
-    /// Which keys are this shard's own.
-    pub fn own(&mut self, ranges: Vec<KeyRange>) {
-        self.store.own(ranges);
-    }
-
     /// Removes some garbage below `upto`; whether there is more.
     pub fn collect(&mut self, upto: Revision, budget: usize) -> bool {
         self.store.collect(upto, budget)
