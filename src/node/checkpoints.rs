@@ -208,7 +208,8 @@ impl Checkpoints {
         for row in rows.iter().filter(|row| row.file != into.number) {
             *live.entry(row.file).or_default() += u64::from(row.len);
         }
-        let mut by_size: Vec<(u64, u64)> = live.into_iter().map(|(file, len)| (len, file)).collect();
+        let mut by_size: Vec<(u64, u64)> =
+            live.into_iter().map(|(file, len)| (len, file)).collect();
         by_size.sort_unstable();
         let too_many = by_size.len().saturating_sub(FILES_MAX);
         for (_, file) in by_size.into_iter().take(too_many) {
@@ -219,7 +220,10 @@ impl Checkpoints {
                 if crc32c::crc32c(block) != row.crc {
                     // Say which block it is in the words of whoever reads it.
                     base.touch(&crate::keys::KeyRange::all())?;
-                    return Err(BuildError::ReadBack { path: self.name(file, BLOCKS), offset: row.offset });
+                    return Err(BuildError::ReadBack {
+                        path: self.name(file, BLOCKS),
+                        offset: row.offset,
+                    });
                 }
                 (row.file, row.offset) = into.block(block)?;
             }
@@ -324,7 +328,8 @@ fn map(path: &Path) -> io::Result<Mapped> {
     // SAFETY: the data directory is locked by this process, which changes nothing in a file of blocks
     // that a manifest names but the blocks that none names.
     let map = unsafe { memmap2::Mmap::map(&file) };
-    let map = map.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    let map =
+        map.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     Ok(Arc::new(map))
 }
 

@@ -5,8 +5,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::super::layer::Layer;
 use super::super::base::{Base, BlockRef, Corrupt};
+use super::super::layer::Layer;
 use super::super::version::VersionRef;
 use super::{Builder, Sink};
 use crate::keys::{KeyRange, Revision};
