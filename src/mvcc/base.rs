@@ -8,6 +8,8 @@ mod block;
 mod cursor;
 mod history;
 mod row;
+#[cfg(test)]
+mod tests;
 
 pub use cursor::{Cursor, KeyRef};
 pub use history::History;

@@ -5,7 +5,11 @@
 //! long as it likes, since nothing that it reads can change.
 
 mod merge;
+#[cfg(test)]
+mod tests;
 
+#[cfg(test)]
+pub(super) use merge::feed;
 pub use merge::{Error, Sorted, image};
 
 use std::ops::Range;
@@ -48,9 +52,9 @@ pub struct Builder<'s, S> {
 }
 
 #[derive(Clone, Copy)]
-struct Sizes {
-    block: usize,
-    part: usize,
+pub(super) struct Sizes {
+    pub(super) block: usize,
+    pub(super) part: usize,
 }
 
 /// Keys that are in no block yet, in the columns of one.
@@ -89,7 +93,7 @@ impl<'s, S: Sink> Builder<'s, S> {
         Builder::with_sizes(sink, compacted, Sizes { block: BLOCK_BYTES, part: PART_BYTES })
     }
 
-    fn with_sizes(sink: &'s mut S, compacted: Revision, sizes: Sizes) -> Builder<'s, S> {
+    pub(super) fn with_sizes(sink: &'s mut S, compacted: Revision, sizes: Sizes) -> Builder<'s, S> {
         let (open, rows) = (Open::default(), Vec::new());
         Builder { sink, compacted, sizes, open, rows, last: None, scratch: Vec::new() }
     }

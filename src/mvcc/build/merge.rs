@@ -66,7 +66,7 @@ pub fn image<S: Sink, L: Sorted + ?Sized>(
     feed(Builder::new(sink, compacted), base, layers, compacted)
 }
 
-pub(super) fn feed<S: Sink, L: Sorted + ?Sized>(
+pub(in crate::mvcc) fn feed<S: Sink, L: Sorted + ?Sized>(
     mut builder: Builder<'_, S>,
     base: Option<&Base>,
     layers: &[&L],

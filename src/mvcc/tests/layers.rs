@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::Store;
 use super::super::base::{Base, Mapped};
-use super::build;
+use super::Images;
 use super::transcripts::{NONE, collect_all, delete, history, put, range, scan};
 use crate::keys::{KeyRange, LeaseId, Revision};
 use crate::lane::redo::Change;
@@ -99,7 +99,7 @@ fn a_state_that_is_no_longer_whole_is_not_frozen() {
 fn based_at_5() -> Store {
     let mut store = frozen_at_5();
     let frozen = store.frozen().expect("frozen").clone();
-    let base = build(Revision(5), None, &[&frozen], Revision::ZERO);
+    let base = Images::default().build(Revision(5), &[&*frozen], Revision::ZERO);
     assert!(Arc::ptr_eq(&store.swap(base).expect("frozen"), &frozen));
     assert!(store.frozen().is_none());
     store
@@ -182,7 +182,7 @@ fn garbage_of_the_base_is_not_in_use_though_it_waits_for_the_next_checkpoint() {
     }
     store.freeze(Revision(11));
     let frozen = store.frozen().expect("frozen").clone();
-    store.swap(build(Revision(11), None, &[&frozen], Revision::ZERO));
+    store.swap(Images::default().build(Revision(11), &[&*frozen], Revision::ZERO));
     assert_eq!(store.bytes_in_use(), 2_000);
     collect_all(&mut store, 11);
     assert_eq!(store.bytes_in_use(), 200);

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use cored_proto::mvccpb::KeyValue;
 use prost::Message;
 
+use super::super::build::Sizes;
 use super::super::{Position, Store, VersionRef};
-use super::{Random, build};
+use super::{Images, Random};
 use crate::keys::{KeyRange, LeaseId, Revision};
 use crate::lane::redo::Change;
 
@@ -113,6 +114,7 @@ struct World {
     /// Below or at the newest freeze, all is in layers that are closed.
     floor: Revision,
     checkpoints: usize,
+    images: Images,
 }
 
 impl World {
@@ -225,8 +227,7 @@ impl World {
             return;
         };
         let compacted = self.model.compacted.min(self.floor);
-        let old = self.store.base().cloned();
-        let base = build(self.floor, old.as_deref(), &[&frozen], compacted);
+        let base = self.images.build(self.floor, &[&*frozen], compacted);
         let layer = self.store.swap(base).expect("it was frozen");
         assert!(Arc::ptr_eq(&layer, &frozen));
         self.checkpoints += 1;
@@ -373,6 +374,7 @@ fn run(seed: u64, keys: usize, steps: usize, value_max: usize, checkpoint: usize
         value_max,
         floor: Revision::ZERO,
         checkpoints: 0,
+        images: Images::of(Sizes { block: 2 << 10, part: 1 << 10 }),
     };
     let check_every = 1 + keys / 40;
     for step in 0..steps {
