@@ -38,8 +38,10 @@ fn blocks() -> (Vec<BlockRef>, Mapped) {
     for n in 0..KEYS {
         store.put((Revision(n as i64 + 2), 0), &key(n), &[7; 256], LeaseId::NONE);
     }
+    store.freeze(store.highest());
+    let layer = store.frozen().expect("just frozen");
     let mut memory = Memory(Vec::with_capacity(300 << 20));
-    let Ok(rows) = image(&mut memory, None, &[&store], Revision::ZERO) else {
+    let Ok(rows) = image(&mut memory, None, &[&**layer], Revision::ZERO) else {
         unreachable!("memory keeps what it gets, and there is no older base")
     };
     let logical: u64 = rows.iter().map(|row| row.bytes).sum();
@@ -142,13 +144,15 @@ fn builds(c: &mut Criterion) {
     for n in 0..KEYS / 10 {
         store.put((Revision(n as i64 + 2), 0), &key(n), &[7; 256], LeaseId::NONE);
     }
+    store.freeze(store.highest());
+    let layer = store.frozen().expect("just frozen");
     let mut group = c.benchmark_group("base_build");
     group.sample_size(10);
     group.bench_function("100000_keys", |b| {
         let memory = || Memory(Vec::with_capacity(40 << 20));
         b.iter_batched_ref(
             memory,
-            |memory| image(memory, None, &[&store], Revision::ZERO).map(|rows| rows.len()).ok(),
+            |memory| image(memory, None, &[&**layer], Revision::ZERO).map(|rows| rows.len()).ok(),
             BatchSize::LargeInput,
         );
     });

@@ -23,7 +23,7 @@ use super::{Answer, Effects, Engine, Ground, Reply};
 use crate::checkpoint::Manifest;
 use crate::keys::{CoreId, LaneId, LeaseId, Revision};
 use crate::lane::Cut;
-use crate::lane::redo::{self, Batch, Control, Malformed, Record};
+use crate::lane::redo::{self, Control, Malformed, Reader, Record, Seen};
 use crate::mvcc::Layer;
 use crate::mvcc::base::{Base, BlockRef};
 use crate::mvcc::build::{self, Sink};
@@ -89,12 +89,15 @@ impl Ground {
     pub fn of(manifest: &Manifest) -> Result<Ground, Malformed> {
         let (at, lanes) = (manifest.at, manifest.cuts.clone());
         let mut ground = Ground { at, lanes, ..Ground::default() };
-        let mut records = Batch::new(manifest.control.clone().into());
+        let mut records = Reader::new(&manifest.control);
         while let Some(record) = records.record()? {
-            if let Record::Epoch { epoch, cut, barriers } = record {
-                ground.epoch = Some(EpochRecord { epoch, cut, barriers });
-            } else {
-                ground.control.apply(record);
+            match record {
+                Seen::Other(Record::Epoch { epoch, cut, barriers }) => {
+                    ground.epoch = Some(EpochRecord { epoch, cut, barriers });
+                }
+                Seen::Other(record) => ground.control.apply(&record),
+                // No control state; none is written.
+                Seen::Write { .. } | Seen::Revoke { .. } => {}
             }
         }
         Ok(ground)

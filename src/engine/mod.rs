@@ -44,7 +44,9 @@ pub use checkpointing::Build;
 pub use gather::Sizes;
 pub use message::Message;
 pub use note::{Note, Step};
-pub use past::{Ground, Past, PastControl, RecoverError, Recovery, recover};
+pub use past::{
+    Ground, LaneRead, Past, PastControl, RecoverError, Recovery, join, read_lane, recover,
+};
 
 use crate::config::Retention;
 use crate::keys::{CoreId, KeyRange, LaneId, Revision};

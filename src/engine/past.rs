@@ -1,5 +1,19 @@
 //! What a node finds in its logs when it starts, put in order: the epochs that were, the revisions
 //! each lane holds, and the records to install once the new epoch's cut is known (R5, R8).
+//!
+//! ```text
+//! read_lane    per lane, in any thread: entries in order, each batch looked at once
+//! join         all lanes: epochs, void records, P
+//! writes       per core, when the epoch begins: all lanes merged by revision, read in place
+//! ```
+//!
+//! **Why each key's versions come in ascending revision (R8).** Along a lane revisions grow, except at
+//! a barrier, where a new epoch may give out again what it voided; without the void ones they grow
+//! everywhere ([`join`] refuses a lane where they do not). So one reader a lane, of which the one
+//! with the lowest revision goes next, gives all records in the order of their revisions, and inside
+//! a record writes come by sub-revision. Every core merges all lanes for itself and passes over keys
+//! that it does not own: whatever lane logged a key's versions, and whatever core has it now, they
+//! come in order, and cores need not wait for each other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +22,7 @@ use bytes::Bytes;
 
 use super::alarms::Alarms;
 use crate::keys::{LaneId, LeaseId, Revision};
-use crate::lane::redo::{Batch, Control, Malformed, Record, Write};
+use crate::lane::redo::{Control, Malformed, Reader, Record, Seen, Writes};
 use crate::lane::{Cut, Damaged, Recovered};
 use crate::order::{Epoch, EpochRecord, Epochs, OutOfOrder, Runs};
 use crate::route::RangeMap;
@@ -92,10 +106,10 @@ impl Default for Ground {
 pub struct Past {
     /// What lies beneath.
     ground: Ground,
-    /// Per lane the entries with their indexes.
+    /// Per lane the entries with their indexes: slices of the logs as they were read.
     lanes: Vec<Vec<(u64, Bytes)>>,
-    /// Per lane the revisions it holds, void ones left out.
-    runs: Vec<Runs>,
+    /// Lane 0's records that change control state, with their entries' indexes.
+    control: Vec<(u64, Record)>,
     /// Epochs that were recorded.
     epochs: Epochs,
     /// The newest epoch that was begun, recorded or not.
@@ -113,6 +127,29 @@ pub struct Recovery {
     pub lanes: Vec<Recovered>,
 }
 
+/// What [`read_lane`] makes of one lane.
+#[derive(Debug)]
+pub struct LaneRead {
+    recovered: Recovered,
+    entries: Vec<(u64, Bytes)>,
+    /// What lies between two barriers.
+    sections: Vec<Section>,
+    /// In lane 0, records that change control state.
+    control: Vec<(u64, Record)>,
+    /// In lane 0, epochs that were recorded.
+    epochs: Vec<EpochRecord>,
+    /// The newest epoch that was begun, recorded or not.
+    newest_epoch: Epoch,
+}
+
+/// Entries of one epoch: revisions grow, and the same ones above some limit are void.
+#[derive(Debug, Default)]
+struct Section {
+    /// Index of its first entry, a barrier, or of the first one above the cut.
+    from: u64,
+    runs: Runs,
+}
+
 /// Puts the records of all logs together: per lane, in any order, kind and bytes as they were
 /// appended. What `ground` holds is left out.
 ///
@@ -120,74 +157,131 @@ pub struct Recovery {
 /// [`RecoverError`] when the records contradict each other or the checkpoint: a defect, a newer
 /// format, or files that do not belong together.
 pub fn recover(records: Vec<Vec<(u8, Bytes)>>, ground: &Ground) -> Result<Recovery, RecoverError> {
-    let mut past = Past { ground: ground.clone(), ..Past::default() };
-    let mut lanes = Vec::new();
-    for (lane, records) in (0..).zip(records) {
-        let cut = ground.lanes.get(usize::from(lane)).copied().unwrap_or_default();
-        let recovered = Recovered::assemble(records, cut)
-            .map_err(|source| RecoverError::Lane { lane, source })?;
-        let entries = recovered.entries();
-        past.lanes.push(entries.map(|(index, data)| (index, data.clone())).collect());
-        lanes.push(recovered);
+    let lanes = (0..).map(LaneId).zip(records);
+    let read: Result<_, _> =
+        lanes.map(|(lane, records)| read_lane(lane, records, ground)).collect();
+    join(read?, ground)
+}
+
+/// The first half of [`recover`], for one lane: lanes may be read at the same time.
+///
+/// # Errors
+/// As [`recover`].
+pub fn read_lane(
+    lane: LaneId,
+    records: Vec<(u8, Bytes)>,
+    ground: &Ground,
+) -> Result<LaneRead, RecoverError> {
+    let cut = ground.lanes.get(usize::from(lane.0)).copied().unwrap_or_default();
+    let recovered = Recovered::assemble(records, cut)
+        .map_err(|source| RecoverError::Lane { lane: lane.0, source })?;
+    let mut read = LaneRead {
+        entries: recovered.entries().map(|(index, data)| (index, data.clone())).collect(),
+        recovered,
+        sections: vec![Section { from: cut.index + 1, runs: Runs::default() }],
+        control: Vec::new(),
+        epochs: Vec::new(),
+        newest_epoch: 0,
+    };
+    for at in 0..read.entries.len() {
+        let (index, data) = read.entries[at].clone();
+        read.entry(lane, index, &data, ground.at)?;
     }
-    past.read_epochs()?;
-    past.read_runs()?;
-    past.find_cut()?;
-    Ok(Recovery { past: Arc::new(past), lanes })
+    Ok(read)
+}
+
+/// The second half of [`recover`].
+///
+/// # Errors
+/// As [`recover`].
+pub fn join(lanes: Vec<LaneRead>, ground: &Ground) -> Result<Recovery, RecoverError> {
+    let mut past = Past { ground: ground.clone(), ..Past::default() };
+    // The checkpoint's epoch is the newest of its time, while its cut in lane 0 may lie below
+    // that and below older ones.
+    let found = lanes.iter().flat_map(|lane| &lane.epochs).chain(&ground.epoch);
+    let mut found: Vec<_> = found.cloned().collect();
+    found.sort_by_key(|record| record.epoch);
+    found.into_iter().try_for_each(|epoch| past.epochs.push(epoch))?;
+    let begun = lanes.iter().map(|lane| lane.newest_epoch);
+    past.newest_epoch = begun.chain(past.epochs.last().map(|last| last.epoch)).max().unwrap_or(0);
+
+    let mut runs = Vec::with_capacity(lanes.len());
+    let mut recovered = Vec::with_capacity(lanes.len());
+    for (number, mut lane) in (0..).zip(lanes) {
+        runs.push(lane.kept_runs(LaneId(number), &past.epochs)?);
+        past.control.append(&mut lane.control);
+        past.lanes.push(lane.entries);
+        recovered.push(lane.recovered);
+    }
+    past.cut = crate::order::epoch::cut(ground.at, &runs);
+    match past.epochs.last() {
+        Some(last) if last.cut > past.cut => {
+            Err(RecoverError::Lost { served: last.cut, held: past.cut })
+        }
+        _ => Ok(Recovery { past: Arc::new(past), lanes: recovered }),
+    }
+}
+
+impl LaneRead {
+    /// Looks at the batch of one entry.
+    fn entry(
+        &mut self,
+        lane: LaneId,
+        index: u64,
+        data: &[u8],
+        base: Revision,
+    ) -> Result<(), RecoverError> {
+        let mut reader = Reader::new(data);
+        let malformed = |source| RecoverError::Entry { lane: lane.0, index, source };
+        while let Some(seen) = reader.record().map_err(malformed)? {
+            let revision = match seen {
+                Seen::Write { revision, .. } => revision,
+                Seen::Revoke { at, lease, writes } => {
+                    self.control.push((index, Record::Revoke { at, lease, writes: Vec::new() }));
+                    if writes.is_empty() {
+                        continue;
+                    }
+                    at
+                }
+                Seen::Other(Record::Epoch { epoch, cut, barriers }) => {
+                    self.epochs.push(EpochRecord { epoch, cut, barriers });
+                    continue;
+                }
+                Seen::Other(Record::Barrier { epoch }) => {
+                    self.newest_epoch = self.newest_epoch.max(epoch);
+                    self.sections.push(Section { from: index, runs: Runs::default() });
+                    continue;
+                }
+                Seen::Other(record) => {
+                    self.control.push((index, record));
+                    continue;
+                }
+            };
+            let section = self.sections.last_mut().expect("there is one from the begin on");
+            if revision > base && !section.runs.push(revision) {
+                return Err(RecoverError::Order { lane: lane.0, index, revision });
+            }
+        }
+        Ok(())
+    }
+
+    /// The revisions of the lane that are not void.
+    fn kept_runs(&mut self, lane: LaneId, epochs: &Epochs) -> Result<Runs, RecoverError> {
+        let mut kept = Runs::default();
+        for Section { from, runs } in self.sections.drain(..) {
+            // All barriers that an epoch record names are begins of sections, so what is void of the
+            // first entry's revisions is void of all.
+            let limit = epochs.limit(lane, from).unwrap_or(Revision::MAX);
+            if !kept.append(&runs, limit) {
+                let revision = runs.first().expect("the one that does not fit");
+                return Err(RecoverError::Order { lane: lane.0, index: from, revision });
+            }
+        }
+        Ok(kept)
+    }
 }
 
 impl Past {
-    fn read_epochs(&mut self) -> Result<(), RecoverError> {
-        let mut found: Vec<_> = self.ground.epoch.iter().cloned().collect();
-        if let Some(entries) = self.lanes.first() {
-            each(LaneId(0), entries, |_, record| {
-                if let Record::Epoch { epoch, cut, barriers } = record {
-                    found.push(EpochRecord { epoch, cut, barriers });
-                }
-                Ok(())
-            })?;
-        }
-        // The checkpoint's epoch is the newest of its time, while its cut in lane 0 may lie below
-        // that and below older ones.
-        found.sort_by_key(|record| record.epoch);
-        found.into_iter().try_for_each(|epoch| self.epochs.push(epoch))?;
-        Ok(())
-    }
-
-    fn read_runs(&mut self) -> Result<(), RecoverError> {
-        self.newest_epoch = self.epochs.last().map_or(0, |epoch| epoch.epoch);
-        for (number, entries) in (0..).zip(&self.lanes) {
-            let (lane, mut runs) = (LaneId(number), Runs::default());
-            each(lane, entries, |index, record| {
-                if let Record::Barrier { epoch } = record {
-                    self.newest_epoch = self.newest_epoch.max(epoch);
-                }
-                match record.revision() {
-                    Some(revision)
-                        if revision > self.ground.at
-                            && !self.epochs.voids(lane, index, revision)
-                            && !runs.push(revision) =>
-                    {
-                        Err(RecoverError::Order { lane: number, index, revision })
-                    }
-                    _ => Ok(()),
-                }
-            })?;
-            self.runs.push(runs);
-        }
-        Ok(())
-    }
-
-    fn find_cut(&mut self) -> Result<(), RecoverError> {
-        self.cut = crate::order::epoch::cut(self.ground.at, &self.runs);
-        match self.epochs.last() {
-            Some(last) if last.cut > self.cut => {
-                Err(RecoverError::Lost { served: last.cut, held: self.cut })
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// The epoch that begins now.
     #[must_use]
     pub fn next_epoch(&self) -> Epoch {
@@ -203,21 +297,18 @@ impl Past {
     /// The control state as of the epoch that `record` opens.
     ///
     /// # Panics
-    /// If an entry is malformed: [`recover`] has read them all before.
+    /// If the epoch does not come after all that were found.
     #[must_use]
     pub fn control(&self, record: &EpochRecord) -> PastControl {
         let mut control = self.ground.control.clone();
-        let Some(entries) = self.lanes.first() else { return control };
         let epochs = self.epochs_with(record);
-        each(LaneId(0), entries, |index, record| {
+        for (index, record) in &self.control {
             // A stamp does not tell whether the checkpoint has the record: others may have had the
             // same one after it. So all of them take effect, once more or for the first time.
-            if record.at().is_none_or(|at| !epochs.voids(LaneId(0), index, at)) {
+            if record.at().is_none_or(|at| !epochs.voids(LaneId(0), *index, at)) {
                 control.apply(record);
             }
-            Ok(())
-        })
-        .expect("read before");
+        }
         control
     }
 
@@ -225,17 +316,14 @@ impl Past {
     ///
     /// # Panics
     /// As [`Past::control`].
-    pub fn writes(&self, record: &EpochRecord, mut visit: impl FnMut(Revision, &[Write])) {
+    pub fn writes(&self, record: &EpochRecord, mut visit: impl FnMut(Revision, Writes<'_>)) {
         let epochs = self.epochs_with(record);
         self.merge(&epochs, |revision, _, writes| visit(revision, writes));
     }
 
     /// Every write that the recorded epochs keep, in revision order: what a node has served, and
     /// what the last epoch wrote. With each comes the lease whose end it was, if it was one's.
-    ///
-    /// # Panics
-    /// As [`Past::control`].
-    pub fn kept_writes(&self, visit: impl FnMut(Revision, Option<LeaseId>, &[Write])) {
+    pub fn kept_writes(&self, visit: impl FnMut(Revision, Option<LeaseId>, Writes<'_>)) {
         self.merge(&self.epochs, visit);
     }
 
@@ -245,18 +333,10 @@ impl Past {
         epochs
     }
 
-    fn merge(&self, epochs: &Epochs, mut visit: impl FnMut(Revision, Option<LeaseId>, &[Write])) {
-        let mut cursors: Vec<Cursor<'_>> = (0..)
-            .map(LaneId)
-            .zip(&self.lanes)
-            .map(|(lane, entries)| Cursor {
-                lane,
-                base: self.ground.at,
-                entries: entries.iter(),
-                batch: None,
-                next: None,
-            })
-            .collect();
+    fn merge(&self, epochs: &Epochs, mut visit: impl FnMut(Revision, Option<LeaseId>, Writes<'_>)) {
+        let lanes = (0..).map(LaneId).zip(&self.lanes);
+        let mut cursors: Vec<_> =
+            lanes.map(|(lane, entries)| Cursor::new(lane, entries, self.ground.at)).collect();
         cursors.iter_mut().for_each(|cursor| cursor.step(epochs));
         loop {
             let oldest = cursors
@@ -265,7 +345,7 @@ impl Past {
                 .min_by_key(|cursor| cursor.next.as_ref().map(|(revision, ..)| *revision));
             let Some(cursor) = oldest else { return };
             let (revision, ended, writes) = cursor.next.take().expect("just filtered");
-            visit(revision, ended, &writes);
+            visit(revision, ended, writes);
             cursor.step(epochs);
         }
     }
@@ -285,46 +365,33 @@ pub struct PastControl {
 }
 
 impl PastControl {
-    pub(super) fn apply(&mut self, record: Record) {
+    pub(super) fn apply(&mut self, record: &Record) {
         match record {
             Record::Control { control, .. } => match control {
                 Control::Grant { lease, ttl_s } => {
-                    self.leases.insert(lease, (ttl_s, 0));
+                    self.leases.insert(*lease, (*ttl_s, 0));
                 }
                 Control::Remaining(leases) => {
                     for (lease, left_s) in leases {
-                        if let Some(known) = self.leases.get_mut(&lease) {
-                            known.1 = left_s;
+                        if let Some(known) = self.leases.get_mut(lease) {
+                            known.1 = *left_s;
                         }
                     }
                 }
-                Control::Compact(at) => self.compacted = self.compacted.max(at),
+                Control::Compact(at) => self.compacted = self.compacted.max(*at),
                 Control::Alarm { member, alarm, on } => {
-                    self.alarms.set(alarm, member, on);
+                    self.alarms.set(*alarm, *member, *on);
                 }
-                Control::Map { version, ranges } => self.map = RangeMap::new(version, ranges),
+                Control::Map { version, ranges } => {
+                    self.map = RangeMap::new(*version, ranges.clone());
+                }
             },
             Record::Revoke { lease, .. } => {
-                self.leases.remove(&lease);
+                self.leases.remove(lease);
             }
             Record::Write { .. } | Record::Barrier { .. } | Record::Epoch { .. } => {}
         }
     }
-}
-
-fn each(
-    lane: LaneId,
-    entries: &[(u64, Bytes)],
-    mut visit: impl FnMut(u64, Record) -> Result<(), RecoverError>,
-) -> Result<(), RecoverError> {
-    for (index, data) in entries {
-        let mut batch = Batch::new(data.clone());
-        let malformed = |source| RecoverError::Entry { lane: lane.0, index: *index, source };
-        while let Some(record) = batch.record().map_err(malformed)? {
-            visit(*index, record)?;
-        }
-    }
-    Ok(())
 }
 
 /// Reads the writes of one lane.
@@ -332,30 +399,35 @@ struct Cursor<'a> {
     lane: LaneId,
     base: Revision,
     entries: std::slice::Iter<'a, (u64, Bytes)>,
-    batch: Option<(u64, Batch)>,
-    next: Option<(Revision, Option<LeaseId>, Vec<Write>)>,
+    /// The rest of an entry's batch.
+    reader: Reader<'a>,
+    /// Above this the entry's records are void.
+    limit: Revision,
+    next: Option<(Revision, Option<LeaseId>, Writes<'a>)>,
 }
 
-impl Cursor<'_> {
+impl<'a> Cursor<'a> {
+    fn new(lane: LaneId, entries: &'a [(u64, Bytes)], base: Revision) -> Cursor<'a> {
+        let (entries, reader) = (entries.iter(), Reader::new(&[]));
+        Cursor { lane, base, entries, reader, limit: Revision::MAX, next: None }
+    }
+
     fn step(&mut self, epochs: &Epochs) {
         loop {
-            let Some((index, batch)) = &mut self.batch else {
+            let Some(seen) = self.reader.record().expect("looked at before") else {
                 let Some((index, data)) = self.entries.next() else { return };
-                self.batch = Some((*index, Batch::new(data.clone())));
+                self.reader = Reader::new(data);
+                self.limit = epochs.limit(self.lane, *index).unwrap_or(Revision::MAX);
                 continue;
             };
-            let Some(record) = batch.record().expect("read before") else {
-                self.batch = None;
-                continue;
-            };
-            let (revision, ended, writes) = match record {
-                Record::Write { revision, writes } => (revision, None, writes),
-                Record::Revoke { at, lease, writes } if !writes.is_empty() => {
+            let (revision, ended, writes) = match seen {
+                Seen::Write { revision, writes } => (revision, None, writes),
+                Seen::Revoke { at, lease, writes } if !writes.is_empty() => {
                     (at, Some(lease), writes)
                 }
                 _ => continue,
             };
-            if revision > self.base && !epochs.voids(self.lane, *index, revision) {
+            if revision > self.base && revision <= self.limit {
                 self.next = Some((revision, ended, writes));
                 return;
             }

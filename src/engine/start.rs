@@ -5,7 +5,7 @@ use super::message::Message;
 use super::seat::Item;
 use super::{Effects, Engine};
 use crate::keys::{CoreId, LaneId, Revision};
-use crate::lane::redo::Record;
+use crate::lane::redo::{Record, Writes};
 use crate::order::EpochRecord;
 
 /// What the keeper knows of an epoch that begins.
@@ -94,7 +94,12 @@ impl Engine {
         if let Some(base) = self.base.take() {
             self.take_base(&base);
         }
-        past.writes(record, |revision, writes| self.replay_writes(revision, writes));
+        let mut owners = self.control.map.starts().iter().map(|(_, lane)| *lane);
+        if owners.any(|lane| self.core_of(lane) == self.core) {
+            past.writes(record, |revision, writes| self.replay_writes(revision, writes));
+        }
+        // The memory of the logs goes with the last core that has installed them.
+        drop(past);
         for seat in &mut self.seats {
             seat.shard.compact(control.compacted);
         }
@@ -106,11 +111,11 @@ impl Engine {
         self.send(CoreId(0), Message::Replayed, fx);
     }
 
-    fn replay_writes(&mut self, revision: Revision, writes: &[crate::lane::redo::Write]) {
-        for (sub, write) in (0_u32..).zip(writes) {
-            let lane = self.control.map.lane_of(&write.key);
+    fn replay_writes(&mut self, revision: Revision, writes: Writes<'_>) {
+        for (sub, (key, change)) in (0_u32..).zip(writes) {
+            let lane = self.control.map.lane_of(key);
             if self.core_of(lane) == self.core {
-                self.seat(lane).shard.replay((revision, sub), write);
+                self.seat(lane).shard.replay((revision, sub), key, change);
             }
         }
     }

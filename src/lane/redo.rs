@@ -285,44 +285,128 @@ pub struct Malformed {
     pub offset_bytes: usize,
 }
 
-/// Reads a batch record by record; keys and values are slices of the batch, not copies.
+/// A record as it lies in its batch. Those of which there are millions borrow.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Seen<'a> {
+    /// As [`Record::Write`].
+    Write {
+        /// Its revision.
+        revision: Revision,
+        /// The keys it changed, by sub-revision.
+        writes: Writes<'a>,
+    },
+    /// As [`Record::Revoke`].
+    Revoke {
+        /// The revision, or only a stamp when the lease held no key.
+        at: Revision,
+        /// The lease.
+        lease: LeaseId,
+        /// Tombstones of its keys; empty means that `at` is a stamp.
+        writes: Writes<'a>,
+    },
+    /// Any other record.
+    Other(Record),
+}
+
+/// The writes of a record, which were looked at once: they are well-formed. Iterates over them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Writes<'a> {
+    left: usize,
+    bytes: &'a [u8],
+}
+
+/// As [`Change`], borrowed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SeenChange<'a> {
+    /// A new version.
+    Put {
+        /// Its value.
+        value: &'a [u8],
+        /// Revision at which the key came into being.
+        create: Revision,
+        /// Versions since then, this one included.
+        version: i64,
+        /// The lease that holds it, or none.
+        lease: LeaseId,
+    },
+    /// A tombstone.
+    Delete,
+}
+
+impl Writes<'_> {
+    /// Whether there are none left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Copies of those that are left.
+    #[must_use]
+    pub fn to_vec(self) -> Vec<Write> {
+        let owned = self.map(|(key, change)| {
+            let change = match change {
+                SeenChange::Put { value, create, version, lease } => {
+                    Change::Put { value: Bytes::copy_from_slice(value), create, version, lease }
+                }
+                SeenChange::Delete => Change::Delete,
+            };
+            Write { key: Bytes::copy_from_slice(key), change }
+        });
+        owned.collect()
+    }
+}
+
+impl<'a> Iterator for Writes<'a> {
+    type Item = (&'a [u8], SeenChange<'a>);
+
+    #[inline]
+    fn next(&mut self) -> Option<(&'a [u8], SeenChange<'a>)> {
+        self.left = self.left.checked_sub(1)?;
+        let mut reader = Reader::new(self.bytes);
+        let write = reader.write().expect("looked at before");
+        self.bytes = &self.bytes[reader.at..];
+        Some(write)
+    }
+}
+
+/// Reads a batch record by record, in place.
 #[derive(Clone, Debug)]
-pub struct Batch {
-    bytes: Bytes,
+pub struct Reader<'a> {
+    bytes: &'a [u8],
     at: usize,
 }
 
-impl Batch {
+impl<'a> Reader<'a> {
     /// Reads `bytes` from the beginning.
     #[must_use]
-    pub fn new(bytes: Bytes) -> Batch {
-        Batch { bytes, at: 0 }
+    pub fn new(bytes: &'a [u8]) -> Reader<'a> {
+        Reader { bytes, at: 0 }
     }
 
     /// The next record, or `None` at the end.
     ///
     /// # Errors
     /// [`Malformed`] where the bytes make no sense.
-    pub fn record(&mut self) -> Result<Option<Record>, Malformed> {
+    pub fn record(&mut self) -> Result<Option<Seen<'a>>, Malformed> {
         if self.at == self.bytes.len() {
             return Ok(None);
         }
         let record = match self.byte()? {
-            WRITE => Record::Write { revision: self.revision()?, writes: self.writes()? },
-            REVOKE => Record::Revoke {
+            WRITE => Seen::Write { revision: self.revision()?, writes: self.writes()? },
+            REVOKE => Seen::Revoke {
                 at: self.revision()?,
                 lease: LeaseId(self.signed()?),
                 writes: self.writes()?,
             },
-            BARRIER => Record::Barrier { epoch: self.number()? },
-            EPOCH => Record::Epoch {
+            BARRIER => Seen::Other(Record::Barrier { epoch: self.number()? }),
+            EPOCH => Seen::Other(Record::Epoch {
                 epoch: self.number()?,
                 cut: self.revision()?,
-                barriers: self.many(|batch| Ok((batch.number()?, batch.number()?)))?,
-            },
+                barriers: self.many(|reader| Ok((reader.number()?, reader.number()?)))?,
+            }),
             tag => {
                 let stamp = self.revision()?;
-                Record::Control { stamp, control: self.control(tag)? }
+                Seen::Other(Record::Control { stamp, control: self.control(tag)? })
             }
         };
         Ok(Some(record))
@@ -332,7 +416,7 @@ impl Batch {
         Ok(match tag {
             GRANT => Control::Grant { lease: LeaseId(self.signed()?), ttl_s: self.signed()? },
             REMAINING => Control::Remaining(
-                self.many(|batch| Ok((LeaseId(batch.signed()?), batch.signed()?)))?,
+                self.many(|reader| Ok((LeaseId(reader.signed()?), reader.signed()?)))?,
             ),
             COMPACT => Control::Compact(self.revision()?),
             ALARM => Control::Alarm {
@@ -346,9 +430,9 @@ impl Batch {
             },
             MAP => Control::Map {
                 version: self.number()?,
-                ranges: self.many(|batch| {
-                    let start = batch.string()?;
-                    let lane = u16::try_from(batch.number()?).map_err(|_| batch.malformed())?;
+                ranges: self.many(|reader| {
+                    let start = Bytes::copy_from_slice(reader.string()?);
+                    let lane = u16::try_from(reader.number()?).map_err(|_| reader.malformed())?;
                     Ok((start, LaneId(lane)))
                 })?,
             },
@@ -356,42 +440,56 @@ impl Batch {
         })
     }
 
-    fn writes(&mut self) -> Result<Vec<Write>, Malformed> {
-        self.many(|batch| {
-            let tag = batch.byte()?;
-            let key = batch.string()?;
-            let change = match tag {
-                PUT => Change::Put {
-                    value: batch.string()?,
-                    create: batch.revision()?,
-                    version: batch.signed()?,
-                    lease: LeaseId(batch.signed()?),
-                },
-                DELETE => Change::Delete,
-                _ => return Err(batch.malformed()),
-            };
-            Ok(Write { key, change })
-        })
+    fn writes(&mut self) -> Result<Writes<'a>, Malformed> {
+        let left = self.count()?;
+        let from = self.at;
+        for _ in 0..left {
+            self.write()?;
+        }
+        Ok(Writes { left, bytes: &self.bytes[from..self.at] })
+    }
+
+    #[inline]
+    fn write(&mut self) -> Result<(&'a [u8], SeenChange<'a>), Malformed> {
+        let tag = self.byte()?;
+        let key = self.string()?;
+        let change = match tag {
+            PUT => SeenChange::Put {
+                value: self.string()?,
+                create: self.revision()?,
+                version: self.signed()?,
+                lease: LeaseId(self.signed()?),
+            },
+            DELETE => SeenChange::Delete,
+            _ => return Err(self.malformed()),
+        };
+        Ok((key, change))
     }
 
     fn many<T>(
         &mut self,
-        mut one: impl FnMut(&mut Batch) -> Result<T, Malformed>,
+        mut one: impl FnMut(&mut Reader<'a>) -> Result<T, Malformed>,
     ) -> Result<Vec<T>, Malformed> {
+        (0..self.count()?).map(|_| one(self)).collect()
+    }
+
+    fn count(&mut self) -> Result<usize, Malformed> {
         let count = self.number()?;
         // Each item takes a byte at least: a count beyond that is nonsense, not an allocation.
         if count > (self.bytes.len() - self.at) as u64 {
             return Err(self.malformed());
         }
-        (0..count).map(|_| one(self)).collect()
+        Ok(count as usize)
     }
 
+    #[inline]
     fn byte(&mut self) -> Result<u8, Malformed> {
         let byte = *self.bytes.get(self.at).ok_or_else(|| self.malformed())?;
         self.at += 1;
         Ok(byte)
     }
 
+    #[inline]
     fn number(&mut self) -> Result<u64, Malformed> {
         let mut n = 0;
         for shift in (0..64).step_by(7) {
@@ -404,22 +502,25 @@ impl Batch {
         Err(self.malformed())
     }
 
+    #[inline]
     fn signed(&mut self) -> Result<i64, Malformed> {
         Ok(self.number()? as i64)
     }
 
+    #[inline]
     fn revision(&mut self) -> Result<Revision, Malformed> {
         Ok(Revision(self.signed()?))
     }
 
-    fn string(&mut self) -> Result<Bytes, Malformed> {
+    #[inline]
+    fn string(&mut self) -> Result<&'a [u8], Malformed> {
         let len = self.number()?;
         if len > (self.bytes.len() - self.at) as u64 {
             return Err(self.malformed());
         }
         let from = self.at;
         self.at += len as usize;
-        Ok(self.bytes.slice(from..self.at))
+        Ok(&self.bytes[from..self.at])
     }
 
     fn malformed(&self) -> Malformed {

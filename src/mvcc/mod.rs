@@ -131,18 +131,31 @@ impl Store {
     pub fn install(&mut self, at: Position, key: &[u8], change: &Change) {
         match change {
             Change::Put { value, create, version, lease } => {
-                let found = self.active.find(key);
-                // Replay must not read the base for each record: the record itself says whether the
-                // key had a value before.
-                let beneath = match found {
-                    None if *version > 1 => self.beneath_unread(key),
-                    _ => Beneath::NOTHING,
-                };
-                let version = Version::put(at, *create, *version, *lease, value);
-                self.push(at, key, found, version, beneath);
+                self.install_put(at, key, value, *create, *version, *lease);
             }
             Change::Delete => self.delete(at, key),
         }
+    }
+
+    /// Gives `key` a value as a redo record has it.
+    pub fn install_put(
+        &mut self,
+        at: Position,
+        key: &[u8],
+        value: &[u8],
+        create: Revision,
+        version: i64,
+        lease: LeaseId,
+    ) {
+        let found = self.active.find(key);
+        // Replay must not read the base for each record: the record itself says whether the key had
+        // a value before.
+        let beneath = match found {
+            None if version > 1 => self.beneath_unread(key),
+            _ => Beneath::NOTHING,
+        };
+        let version = Version::put(at, create, version, lease, value);
+        self.push(at, key, found, version, beneath);
     }
 
     /// The newest version of `key`, when that gives it a value.

@@ -12,7 +12,8 @@ use cored_wal::{Log, Options, Owner};
 
 use super::failure::Failure;
 use super::home::Home;
-use crate::engine::{Ground, Recovery, recover};
+use crate::engine::{Ground, Recovery, join, read_lane};
+use crate::keys::LaneId;
 
 /// A log per core, and what all logs hold.
 pub(super) struct Logs {
@@ -72,6 +73,24 @@ pub(super) fn open(
     home.note_logs(count)?;
     logs.recovery = recover(lanes, ground)?;
     Ok(logs)
+}
+
+/// Puts the lanes together, each in a thread of its own.
+fn recover(lanes: Records, ground: &Ground) -> Result<Recovery, Failure> {
+    let read = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..)
+            .zip(lanes)
+            .map(|(lane, records)| {
+                let read = move || read_lane(LaneId(lane), records, ground);
+                (lane, scope.spawn(move || read().map_err(Failure::from)))
+            })
+            .collect();
+        let ended = readers
+            .into_iter()
+            .map(|(lane, reader)| reader.join().unwrap_or(Err(Failure::Defect(lane))));
+        ended.collect::<Result<Vec<_>, _>>()
+    })?;
+    Ok(join(read, ground)?)
 }
 
 /// Reads logs 0 to `count`, each in a thread of its own.

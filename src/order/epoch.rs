@@ -17,17 +17,6 @@ pub struct EpochRecord {
     pub barriers: Vec<(u64, u64)>,
 }
 
-impl EpochRecord {
-    /// Whether a record at `index` of `lane` with revision or stamp `at` is void: written before
-    /// this epoch, above its cut.
-    #[must_use]
-    pub fn voids(&self, lane: LaneId, index: u64, at: Revision) -> bool {
-        self.barriers
-            .get(usize::from(lane.0))
-            .is_some_and(|&(barrier, _)| index < barrier && at > self.cut)
-    }
-}
-
 /// Two epochs that can not both have been.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("epoch {epoch} can not follow epoch {last}")]
@@ -65,15 +54,21 @@ impl Epochs {
         self.0.last()
     }
 
-    /// Whether any epoch voids a record at `index` of `lane` with revision or stamp `at`. The first
-    /// epoch that began behind the record decides, since cuts only grow. O(log epochs).
+    /// Above which revision or stamp records at `index` of `lane` are void; `None` when none is. The
+    /// first epoch that began behind them decides, since cuts only grow. O(log epochs).
     #[must_use]
-    pub fn voids(&self, lane: LaneId, index: u64, at: Revision) -> bool {
+    pub fn limit(&self, lane: LaneId, index: u64) -> Option<Revision> {
         let lane_at = usize::from(lane.0);
         let behind = self.0.partition_point(|epoch| {
             epoch.barriers.get(lane_at).is_none_or(|&(barrier, _)| barrier <= index)
         });
-        self.0.get(behind).is_some_and(|epoch| epoch.voids(lane, index, at))
+        self.0.get(behind).map(|epoch| epoch.cut)
+    }
+
+    /// Whether any epoch voids a record at `index` of `lane` with revision or stamp `at`.
+    #[must_use]
+    pub fn voids(&self, lane: LaneId, index: u64, at: Revision) -> bool {
+        self.limit(lane, index).is_some_and(|limit| at > limit)
     }
 }
 
@@ -92,22 +87,50 @@ impl Runs {
         }
         true
     }
+
+    /// The lowest one.
+    #[must_use]
+    pub fn first(&self) -> Option<Revision> {
+        self.0.first().map(|(first, _)| *first)
+    }
+
+    /// Adds those of `others` up to `limit`, if they are above all that were added before; whether
+    /// they are.
+    #[must_use]
+    pub fn append(&mut self, others: &Runs, limit: Revision) -> bool {
+        let kept = others.0.iter().take_while(|(first, _)| *first <= limit);
+        let mut kept = kept.map(|&(first, last)| (first, last.min(limit)));
+        let Some(next) = kept.next() else { return true };
+        match self.0.last_mut() {
+            Some((_, last)) if last.next() == next.0 => *last = next.1,
+            Some((_, last)) if *last >= next.0 => return false,
+            _ => self.0.push(next),
+        }
+        self.0.extend(kept);
+        true
+    }
 }
 
 /// P of R5: the highest revision such that none from `base` (already held elsewhere) up to it is
-/// missing in the lanes. O(runs · log runs).
+/// missing in the lanes. O(runs · lanes).
 #[must_use]
 pub fn cut(base: Revision, lanes: &[Runs]) -> Revision {
-    let mut runs: Vec<_> = lanes.iter().flat_map(|lane| lane.0.iter().copied()).collect();
-    runs.sort_unstable();
+    let mut rest: Vec<&[(Revision, Revision)]> = lanes.iter().map(|lane| &lane.0[..]).collect();
     let mut held = base;
-    for (first, last) in runs {
-        if first > held.next() {
-            break;
+    loop {
+        let before = held;
+        for runs in &mut rest {
+            while let [(first, last), others @ ..] = runs
+                && *first <= held.next()
+            {
+                held = held.max(*last);
+                *runs = others;
+            }
         }
-        held = held.max(last);
+        if held == before {
+            return held;
+        }
     }
-    held
 }
 
 #[cfg(test)]
@@ -136,6 +159,17 @@ mod tests {
     }
 
     #[test]
+    fn sections_of_a_lane_are_joined_without_what_is_void() {
+        let mut all = runs(&[2, 3]);
+        assert!(all.append(&runs(&[4, 5, 7, 8, 9, 12]), Revision(8)));
+        assert_eq!(all, runs(&[2, 3, 4, 5, 7, 8]));
+        assert!(all.append(&runs(&[1, 2]), Revision(0)), "all void");
+        assert!(!all.append(&runs(&[8, 9]), Revision(9)), "twice");
+        assert!(all.append(&runs(&[9, 12]), Revision::MAX));
+        assert_eq!(all, runs(&[2, 3, 4, 5, 7, 8, 9, 12]));
+    }
+
+    #[test]
     fn epochs_follow_each_other_and_never_cut_lower() {
         let epoch = |epoch, cut| EpochRecord { epoch, cut: Revision(cut), barriers: vec![] };
         let mut epochs = Epochs::default();
@@ -151,10 +185,12 @@ mod tests {
 
     #[test]
     fn only_older_records_above_the_cut_are_void() {
-        let epoch = EpochRecord { epoch: 3, cut: Revision(10), barriers: vec![(7, 2), (9, 2)] };
-        assert!(epoch.voids(LaneId(0), 6, Revision(11)));
-        assert!(!epoch.voids(LaneId(0), 6, Revision(10)));
-        assert!(!epoch.voids(LaneId(0), 8, Revision(11)), "written by the new epoch");
-        assert!(epoch.voids(LaneId(1), 8, Revision(11)));
+        let record = EpochRecord { epoch: 3, cut: Revision(10), barriers: vec![(7, 2), (9, 2)] };
+        let mut epochs = Epochs::default();
+        epochs.push(record).expect("the first");
+        assert!(epochs.voids(LaneId(0), 6, Revision(11)));
+        assert!(!epochs.voids(LaneId(0), 6, Revision(10)));
+        assert!(!epochs.voids(LaneId(0), 7, Revision(11)), "written by the new epoch");
+        assert!(epochs.voids(LaneId(1), 8, Revision(11)));
     }
 }

@@ -2,7 +2,7 @@
 //! itself, what another shard logged, and what is replayed.
 
 use crate::keys::{CoreId, LeaseId, Revision};
-use crate::lane::redo::{Change, Write};
+use crate::lane::redo::{Change, SeenChange, Write};
 use crate::mvcc::Position;
 use crate::watch::{Event, Matched, WatcherId};
 
@@ -32,14 +32,19 @@ impl Shard {
     }
 
     /// Installs one change while history is replayed: nobody watches yet.
-    pub fn replay(&mut self, at: Position, write: &Write) {
-        let lease_before = self.lease_before(&write.key);
-        self.store.install(at, &write.key, &write.change);
-        let lease = match write.change {
-            Change::Put { lease, .. } => lease,
-            Change::Delete => LeaseId::NONE,
+    pub fn replay(&mut self, at: Position, key: &[u8], change: SeenChange<'_>) {
+        let lease_before = self.lease_before(key);
+        let lease = match change {
+            SeenChange::Put { value, create, version, lease } => {
+                self.store.install_put(at, key, value, create, version, lease);
+                lease
+            }
+            SeenChange::Delete => {
+                self.store.delete(at, key);
+                LeaseId::NONE
+            }
         };
-        self.rebind(&write.key, lease_before, lease);
+        self.rebind(key, lease_before, lease);
     }
 
     /// What must follow every change of a key: its lease binding, and its event.

@@ -8,7 +8,7 @@ use pb::request_op::Request as Op;
 
 use super::{Context, Outgoing, Shard};
 use crate::keys::{KeyRange, LaneId, LeaseId, Revision};
-use crate::lane::redo::{Change, Write};
+use crate::lane::redo::SeenChange;
 use crate::lease::Table;
 use crate::mvcc::base::{Base, Mapped};
 use crate::mvcc::build::{Sink, image};
@@ -50,10 +50,9 @@ impl Sink for File {
 }
 
 fn put(shard: &mut Shard, at: i64, key: &str, version: i64, lease: i64) {
-    let (key, value) = (Bytes::copy_from_slice(key.as_bytes()), Bytes::from_static(b"v"));
     let (create, lease) = (Revision(at + 1 - version), LeaseId(lease));
-    let write = Write { key, change: Change::Put { value, create, version, lease } };
-    shard.replay((Revision(at), 0), &write);
+    let change = SeenChange::Put { value: b"v", create, version, lease };
+    shard.replay((Revision(at), 0), key.as_bytes(), change);
 }
 
 fn to_letter(end: &str) -> KeyRange {
@@ -101,8 +100,7 @@ fn a_lease_holds_keys_that_only_the_base_has() {
     assert_eq!(high.keys_of_at(LeaseId(9), Revision(8)), ["f"]);
     assert_eq!(high.keys_of_at(LeaseId(9), Revision(7)), ["d", "f"]);
 
-    let write = Write { key: Bytes::from_static(b"e"), change: Change::Delete };
-    high.replay((Revision(11), 0), &write);
+    high.replay((Revision(11), 0), b"e", SeenChange::Delete);
     assert!(high.keys_of(LeaseId(9)).is_empty());
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::lane::StoredKind;
-use crate::lane::redo::{self, Change};
+use crate::lane::redo::{self, Change, Write};
 
 /// The log of one lane, written entry by entry.
 #[derive(Default)]
@@ -66,8 +66,8 @@ fn replayed(past: &Past) -> (String, PastControl) {
     let record = epoch(past.next_epoch(), past.cut().0, &[1000, 1000]);
     let mut seen = Vec::new();
     past.writes(&record, |revision, writes| {
-        for write in writes {
-            seen.push(format!("{}@{}", String::from_utf8_lossy(&write.key), revision.0));
+        for (key, _) in writes {
+            seen.push(format!("{}@{}", String::from_utf8_lossy(key), revision.0));
         }
     });
     (seen.join(" "), past.control(&record))
@@ -157,9 +157,15 @@ fn control_records_above_the_cut_take_effect_once_more() {
                 let base = Ground { control: upto.clone(), ..base.clone() };
                 assert_eq!(replayed(&recover(&base)).1, whole, "cut {cut}, known to {number}");
             }
-            let mut batch = Batch::new(bytes.slice(crate::lane::HEAD_BYTES..));
-            while let Some(record) = batch.record().expect("well-formed") {
-                upto.apply(record);
+            let mut reader = Reader::new(&bytes[crate::lane::HEAD_BYTES..]);
+            while let Some(seen) = reader.record().expect("well-formed") {
+                match seen {
+                    Seen::Other(record) => upto.apply(&record),
+                    Seen::Revoke { at, lease, .. } => {
+                        upto.apply(&Record::Revoke { at, lease, writes: vec![] });
+                    }
+                    Seen::Write { .. } => {}
+                }
             }
         }
         let base = Ground { control: upto, ..base };
