@@ -61,8 +61,6 @@ pub(super) enum Event {
 pub(super) struct Shared {
     pub clock: Clock,
     pub order: Arc<Order>,
-    pub past: Arc<Past>,
-    pub base: Option<Arc<Base>>,
     pub log_bytes: u64,
     pub shutdown: Arc<Shutdown>,
     pub pulses: Arc<[Pulse]>,
@@ -77,6 +75,11 @@ pub(super) struct Place {
     pub core: CoreId,
     /// The CPU it is pinned to.
     pub cpu: usize,
+    /// What earlier epochs left: the memory of the logs, which goes when the last core has installed
+    /// it. So nothing that lives longer may hold it.
+    pub past: Arc<Past>,
+    /// The image that the past goes on from; held as briefly.
+    pub base: Option<Arc<Base>>,
     /// The past of its lanes, ascending.
     pub groups: Vec<(LaneId, Recovered)>,
     pub log: Log<DirectDisk>,
@@ -135,7 +138,7 @@ async fn live(
     place: Place,
     events: Sender<Event>,
 ) -> Result<(), cored_wal::Error> {
-    let Place { core, groups, log, mesh, incoming, background, .. } = place;
+    let Place { core, past, base, groups, log, mesh, incoming, background, .. } = place;
     let Identity { cluster, member, lanes, .. } = shared.identity;
     let door = Door::new(door::Identity { cluster_id: cluster, member_id: member });
     let api = Api::new(settings(shared), Rc::clone(&door), None, logs::salt(core.0));
@@ -146,9 +149,9 @@ async fn live(
         lanes,
         member,
         order: Arc::clone(&shared.order),
-        past: Arc::clone(&shared.past),
+        past,
         groups,
-        base: shared.base.clone(),
+        base,
         log_bytes: shared.log_bytes,
         checkpoint_bytes: shared.config.checkpoint_wal_bytes,
         hub: HubConfig {

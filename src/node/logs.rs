@@ -128,7 +128,7 @@ fn read(
     let disk = DirectDisk::open(directory, number).map_err(failed)?;
     let (log, _) =
         Log::open(disk, options, |record| match records.get_mut(usize::from(record.lane)) {
-            Some(lane) => lane.push((record.kind, Bytes::copy_from_slice(record.payload))),
+            Some(lane) => lane.push((record.kind, record.payload.clone())),
             None => stranger = Some(record.lane),
         })
         .map_err(failed)?;

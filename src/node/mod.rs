@@ -36,6 +36,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, ETCD_VERSION, Url, VERSION};
+use crate::engine::Recovery;
 use crate::front::{Acceptor, Limits, bind};
 use crate::keys::{CoreId, LaneId};
 use crate::metrics;
@@ -97,8 +98,6 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let shared = Arc::new(Shared {
         clock: Clock::start(),
         order: Arc::new(Order::new(identity.lanes, config.cores)),
-        past: logs.recovery.past,
-        base,
         log_bytes: logs.bytes,
         shutdown: Shutdown::new(config.cores, move || bell.ring()),
         pulses: (0..config.cores).map(|_| Pulse::default()).collect::<Arc<[Pulse]>>(),
@@ -126,7 +125,8 @@ pub fn run(config: Config) -> Result<(), Failure> {
         Background::start(checkpoints, move || ring.ring())
             .map_err(system("start the thread that builds checkpoints"))?,
     );
-    let mut lanes: Vec<_> = (0..).map(LaneId).zip(logs.recovery.lanes).collect();
+    let Recovery { past, lanes } = logs.recovery;
+    let mut lanes: Vec<_> = (0..).map(LaneId).zip(lanes).collect();
     let places = limits::cpus();
     for (((number, log), mesh), incoming) in (0..).zip(logs.open).zip(meshes).zip(incoming) {
         // Lane k lives on core k modulo the number of cores.
@@ -135,6 +135,8 @@ pub fn run(config: Config) -> Result<(), Failure> {
         let place = Place {
             core: CoreId(number),
             cpu: places[usize::from(number) % places.len()],
+            past: Arc::clone(&past),
+            base: base.clone(),
             groups,
             log,
             mesh,
@@ -144,7 +146,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         };
         executor::start(Arc::clone(&shared), place, events.clone())?;
     }
-    drop(events);
+    drop((events, past, base));
     supervise(&shared, acceptor, &received)
 }
 

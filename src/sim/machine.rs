@@ -584,8 +584,7 @@ fn open(disks: &[MemoryDisk], lanes: u16, salt: u64) -> (Records, Vec<Log<Memory
             ..Options::default()
         };
         let opened = Log::open(disk.clone(), options, |record| {
-            records[usize::from(record.lane)]
-                .push((record.kind, Bytes::copy_from_slice(record.payload)));
+            records[usize::from(record.lane)].push((record.kind, record.payload.clone()));
         });
         let (log, _) = opened.expect("what was acknowledged is there");
         logs.push(log);

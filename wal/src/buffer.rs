@@ -1,14 +1,21 @@
 //! Memory that a direct write may come from: aligned to a block and never uninitialised. It knows
 //! nothing of frames; it is a byte vector whose address and capacity are multiples of 4 KiB.
+//!
+//! Small ones come from the allocator. Those of whole segments are mapped: the kernel's pages are zero
+//! without being filled, can be huge, and go back to it at the moment the buffer goes, whatever the
+//! allocator would keep.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::slice;
 
 /// The unit of every write and of the end of every group: 4 KiB suits the disks with 512-byte
 /// sectors and those with 4 KiB sectors alike.
 pub const BLOCK_BYTES: usize = 4096;
+
+/// Buffers of this size and above are mapped.
+const MAPPED_BYTES_MIN: usize = 4 << 20;
 
 /// A byte vector whose address and capacity are multiples of [`BLOCK_BYTES`].
 pub struct Buffer {
@@ -23,9 +30,13 @@ impl Buffer {
     pub fn with_capacity(bytes: usize) -> Buffer {
         let capacity_bytes = bytes.max(1).next_multiple_of(BLOCK_BYTES);
         let layout = layout(capacity_bytes);
-        // SAFETY: the layout has a size above zero.
-        let start = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
+        let start = if capacity_bytes >= MAPPED_BYTES_MIN {
+            map(capacity_bytes)
+        } else {
+            // SAFETY: the layout has a size above zero.
+            NonNull::new(unsafe { alloc_zeroed(layout) })
+        };
+        let Some(start) = start else { handle_alloc_error(layout) };
         Buffer { start, capacity_bytes, len_bytes: 0 }
     }
 
@@ -62,6 +73,20 @@ impl Buffer {
         self[start..].fill(0);
     }
 
+    /// Shortens it to `len_bytes` and gives the memory behind back, if it was mapped.
+    pub(crate) fn cut(&mut self, len_bytes: usize) {
+        self.len_bytes = self.len_bytes.min(len_bytes);
+        let kept_bytes = len_bytes.next_multiple_of(BLOCK_BYTES);
+        if self.capacity_bytes >= MAPPED_BYTES_MIN && kept_bytes < self.capacity_bytes {
+            // SAFETY: a mapping of ours from a page boundary to its end. Its pages read as zero from
+            // now on, so nothing is uninitialised. A failure only keeps the memory.
+            unsafe {
+                let behind = self.start.as_ptr().add(kept_bytes);
+                libc::madvise(behind.cast(), self.capacity_bytes - kept_bytes, libc::MADV_DONTNEED);
+            }
+        }
+    }
+
     /// Sets the length; bytes that appear are whatever an earlier use left there.
     pub(crate) fn grow_to(&mut self, len_bytes: usize) {
         assert!(len_bytes <= self.capacity_bytes, "the buffer is too small");
@@ -73,7 +98,7 @@ impl std::ops::Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the allocation holds `capacity_bytes` initialised bytes (it was zeroed), the
+        // SAFETY: the memory holds `capacity_bytes` initialised bytes (it was zeroed), the
         // length never exceeds it, and only `self` owns it.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len_bytes) }
     }
@@ -88,8 +113,20 @@ impl std::ops::DerefMut for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // SAFETY: allocated in `with_capacity` with the same layout, freed once.
-        unsafe { dealloc(self.start.as_ptr(), layout(self.capacity_bytes)) }
+        // SAFETY: made in `with_capacity` in the same way and with the same layout, freed once.
+        unsafe {
+            if self.capacity_bytes >= MAPPED_BYTES_MIN {
+                libc::munmap(self.start.as_ptr().cast(), self.capacity_bytes);
+            } else {
+                dealloc(self.start.as_ptr(), layout(self.capacity_bytes));
+            }
+        }
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self
     }
 }
 
@@ -100,6 +137,19 @@ impl fmt::Debug for Buffer {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "Buffer({} of {})", self.len_bytes, self.capacity_bytes)
     }
+}
+
+fn map(capacity_bytes: usize) -> Option<NonNull<u8>> {
+    let (protection, flags) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping touches no memory that is in use.
+    let start = unsafe { libc::mmap(ptr::null_mut(), capacity_bytes, protection, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return None;
+    }
+    // SAFETY: the mapping just made. Without huge pages it works all the same.
+    unsafe { libc::madvise(start, capacity_bytes, libc::MADV_HUGEPAGE) };
+    NonNull::new(start.cast())
 }
 
 fn layout(capacity_bytes: usize) -> Layout {
@@ -123,6 +173,20 @@ mod tests {
         buffer.extend(b"z");
         buffer.pad_to(8);
         assert_eq!(&buffer[..], b"z\0\0\0\0\0\0\0", "old bytes never show");
+    }
+
+    #[test]
+    fn a_large_buffer_is_zero_and_gives_back_what_is_cut_off() {
+        let bytes = MAPPED_BYTES_MIN + 3 * BLOCK_BYTES;
+        let mut buffer = Buffer::zeroed(bytes);
+        assert_eq!(buffer.as_ptr() as usize % BLOCK_BYTES, 0);
+        assert!(buffer.iter().all(|byte| *byte == 0));
+        buffer.fill(7);
+        buffer.cut(BLOCK_BYTES + 1);
+        assert_eq!(buffer.len(), BLOCK_BYTES + 1);
+        assert!(buffer.iter().all(|byte| *byte == 7));
+        buffer.grow_to(bytes);
+        assert!(buffer[2 * BLOCK_BYTES..].iter().all(|byte| *byte == 0));
     }
 
     #[test]

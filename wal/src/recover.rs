@@ -22,12 +22,17 @@
 //! been reported are made durable and sealed first, since from now on they count as reported.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+
+use bytes::Bytes;
 
 use crate::buffer::{BLOCK_BYTES, Buffer};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::options::Options;
-use crate::record::{self, CARRY, FIRST, FRAME_ALIGN, Frame, HEADER_BYTES, LAST, SEAL, Sequence};
+use crate::record::{
+    self, CARRY, FIRST, FRAME_ALIGN, Frame, HEADER_BYTES, Header, LAST, SEAL, Sequence,
+};
 use crate::segment::{self, FIRST_FRAME, Key, SegmentHeader};
 
 /// A record as recovery hands it out.
@@ -44,8 +49,9 @@ pub struct Record<'a> {
     pub sequence: Sequence,
     /// The segment in which it begins.
     pub segment: u64,
-    /// What was appended.
-    pub payload: &'a [u8],
+    /// What was appended, as a slice of memory that its whole segment shares and that goes when the
+    /// last such slice does. Only a record that lies in two segments has memory of its own.
+    pub payload: &'a Bytes,
 }
 
 /// What recovery found, besides the records themselves.
@@ -136,10 +142,9 @@ pub(crate) fn recover<D: Disk>(
         headers,
     };
     let mut tail = Tail::default();
-    let mut buffer = Buffer::with_capacity(BLOCK_BYTES);
     for index in 0..found.headers.len() {
         let header = found.headers[index];
-        read_whole(disk, options, &header, &mut buffer)?;
+        let mut buffer = read_whole(disk, options, &header)?;
         let key = header.key();
         let continues = chain.known && chain.continues_at(&buffer, FIRST_FRAME, key);
         if index == 0 || (continues && tail.missing.is_none()) {
@@ -147,9 +152,11 @@ pub(crate) fn recover<D: Disk>(
             tail = Tail::default();
             found.current = index;
             found.begins.insert(header.segment, chain.next_begin(&buffer, key));
-            let end = chain.walk(&buffer, &header, &mut found, visit);
+            let end = chain.walk(&mut buffer, &header);
             found.offset_bytes = end.next_multiple_of(BLOCK_BYTES as u64);
             tail.search(&buffer, &header, end);
+            buffer.cut(end as usize);
+            chain.hand_out(buffer, &mut found, visit);
         } else {
             if record::decode(&buffer, BLOCK_BYTES, key)
                 .is_some_and(|it| it.header.belongs_at(FIRST_FRAME))
@@ -213,19 +220,15 @@ fn read<D: Disk>(
         .map_err(|source| Error::io("read", segment::file_name(options.log, segment), 0, source))
 }
 
-/// Reads all of a segment into `buffer`, which grows if it must.
+/// Reads all of a segment.
 fn read_whole<D: Disk>(
     disk: &mut D,
     options: &Options,
     header: &SegmentHeader,
-    buffer: &mut Buffer,
-) -> Result<(), Error> {
+) -> Result<Buffer, Error> {
     let bytes = usize::try_from(header.segment_bytes).expect("at most 1 GiB");
-    if buffer.capacity() < bytes {
-        *buffer = Buffer::with_capacity(bytes);
-    }
-    buffer.grow_to(bytes);
-    let read = read(disk, options, header.segment, buffer)?;
+    let mut buffer = Buffer::zeroed(bytes);
+    let read = read(disk, options, header.segment, &mut buffer)?;
     if read < bytes {
         return Err(Error::Corrupt {
             file: segment::file_name(options.log, header.segment),
@@ -234,7 +237,7 @@ fn read_whole<D: Disk>(
             lane: None,
         });
     }
-    Ok(())
+    Ok(buffer)
 }
 
 /// What is open when the next frame comes.
@@ -265,9 +268,32 @@ struct Chain {
     whole: u64,
     acked_through: u64,
     open: Open,
-    /// The payload of the open record so far, and where that record begins.
+    /// The payload of the open record so far: what earlier segments had of it, and where the bytes
+    /// of this segment lie, side by side. Then the segment in which it begins.
     parts: Vec<u8>,
+    here: Range<usize>,
     parts_segment: u64,
+    /// Records of this segment that are whole.
+    whole_here: Vec<Whole>,
+}
+
+/// A whole record that waits to be handed out.
+#[derive(Debug)]
+struct Whole {
+    lane: u16,
+    kind: u8,
+    carry: bool,
+    sequence: u64,
+    segment: u64,
+    payload: Payload,
+}
+
+#[derive(Debug)]
+enum Payload {
+    /// Bytes of the segment that was read last.
+    Here(Range<usize>),
+    /// It began in an earlier segment.
+    Joined(Vec<u8>),
 }
 
 impl Chain {
@@ -282,7 +308,9 @@ impl Chain {
             acked_through: 0,
             open: Open::Nothing,
             parts: Vec::new(),
+            here: 0..0,
             parts_segment: 0,
+            whole_here: Vec::new(),
         }
     }
 
@@ -320,14 +348,9 @@ impl Chain {
         })
     }
 
-    /// Follows the chain through a segment and returns where its last frame ends.
-    fn walk(
-        &mut self,
-        bytes: &[u8],
-        header: &SegmentHeader,
-        found: &mut Found,
-        visit: &mut dyn FnMut(Record<'_>),
-    ) -> u64 {
+    /// Follows the chain through a segment and returns where its last frame ends. The frames of a
+    /// record are moved together, over headers that were read; [`Chain::hand_out`] is owed the buffer.
+    fn walk(&mut self, bytes: &mut [u8], header: &SegmentHeader) -> u64 {
         let key = header.key();
         let mut at = FIRST_FRAME;
         loop {
@@ -335,29 +358,54 @@ impl Chain {
             let places = [at, block];
             let next =
                 places.iter().find_map(|&place| Some((place, self.next(bytes, place, key)?)));
-            let Some((place, frame)) = next else {
-                return at;
+            let Some((place, frame)) = next else { break };
+            let (header_of, crc, len_bytes) = (frame.header, frame.crc, frame.payload.len());
+            let begin = place as usize + HEADER_BYTES;
+            self.accept(&header_of, crc, begin..begin + len_bytes, header.segment, bytes);
+            at = place + record::frame_bytes(len_bytes) as u64;
+        }
+        if self.open == Open::Part {
+            self.parts.extend_from_slice(&bytes[self.here.clone()]);
+            self.here = 0..0;
+        }
+        at
+    }
+
+    /// Hands out the whole records of the segment that was walked, whose bytes are in `buffer`.
+    fn hand_out(&mut self, buffer: Buffer, found: &mut Found, visit: &mut dyn FnMut(Record<'_>)) {
+        let bytes = Bytes::from_owner(buffer);
+        for whole in self.whole_here.drain(..) {
+            let payload = match whole.payload {
+                Payload::Here(range) => bytes.slice(range),
+                Payload::Joined(bytes) => bytes.into(),
             };
-            self.accept(&frame, header.segment, found, visit);
-            at = place + record::frame_bytes(frame.payload.len()) as u64;
+            let record = Record {
+                lane: whole.lane,
+                kind: whole.kind,
+                carry: whole.carry,
+                sequence: Sequence(whole.sequence),
+                segment: whole.segment,
+                payload: &payload,
+            };
+            found.hand_out(record, visit);
         }
     }
 
     fn accept(
         &mut self,
-        frame: &Frame<'_>,
+        header: &Header,
+        crc: u32,
+        payload: Range<usize>,
         segment: u64,
-        found: &mut Found,
-        visit: &mut dyn FnMut(Record<'_>),
+        bytes: &mut [u8],
     ) {
-        let header = &frame.header;
         if !self.known {
             self.known = true;
             self.begun = header.sequence - u64::from(header.flags & FIRST != 0);
             self.whole = self.begun.saturating_sub(1);
             self.open = Open::Orphan;
         }
-        self.previous = frame.crc;
+        self.previous = crc;
         let is_carry = header.flags & CARRY != 0;
         let ends_head =
             if is_carry { header.flags & LAST != 0 } else { header.belongs_at(FIRST_FRAME) };
@@ -374,19 +422,18 @@ impl Chain {
                 self.open = Open::Nothing;
                 self.whole = self.whole.max(header.acked_through);
             }
-            _ if is_carry => found.hand_out(self.record(frame, segment, frame.payload), visit),
-            _ => self.accept_part(frame, segment, found, visit),
+            _ if is_carry => self.is_whole(header, segment, Payload::Here(payload)),
+            _ => self.accept_part(header, payload, segment, bytes),
         }
     }
 
     fn accept_part(
         &mut self,
-        frame: &Frame<'_>,
+        header: &Header,
+        payload: Range<usize>,
         segment: u64,
-        found: &mut Found,
-        visit: &mut dyn FnMut(Record<'_>),
+        bytes: &mut [u8],
     ) {
-        let header = &frame.header;
         let first = header.flags & FIRST != 0;
         let last = header.flags & LAST != 0;
         if first {
@@ -397,18 +444,26 @@ impl Chain {
             self.begun = header.sequence;
             self.open = Open::Part;
             self.parts.clear();
+            self.here = 0..0;
             self.parts_segment = segment;
         }
         if self.open == Open::Part {
-            if first && last {
-                found.hand_out(self.record(frame, segment, frame.payload), visit);
+            if self.here.is_empty() {
+                self.here = payload;
             } else {
-                self.parts.extend_from_slice(frame.payload);
-                if last {
-                    let record = self.record(frame, self.parts_segment, &self.parts);
-                    found.hand_out(record, visit);
-                    self.parts = Vec::new();
-                }
+                let end = self.here.end;
+                self.here.end += payload.len();
+                bytes.copy_within(payload, end);
+            }
+            if last {
+                let here = std::mem::take(&mut self.here);
+                let payload = if self.parts.is_empty() {
+                    Payload::Here(here)
+                } else {
+                    self.parts.extend_from_slice(&bytes[here]);
+                    Payload::Joined(std::mem::take(&mut self.parts))
+                };
+                self.is_whole(header, self.parts_segment, payload);
             }
         }
         if last {
@@ -417,15 +472,15 @@ impl Chain {
         }
     }
 
-    fn record<'a>(&self, frame: &Frame<'_>, segment: u64, payload: &'a [u8]) -> Record<'a> {
-        Record {
-            lane: frame.header.lane,
-            kind: frame.header.kind,
-            carry: frame.header.flags & CARRY != 0,
-            sequence: Sequence(frame.header.sequence),
+    fn is_whole(&mut self, header: &Header, segment: u64, payload: Payload) {
+        self.whole_here.push(Whole {
+            lane: header.lane,
+            kind: header.kind,
+            carry: header.flags & CARRY != 0,
+            sequence: header.sequence,
             segment,
             payload,
-        }
+        });
     }
 }
 
@@ -434,11 +489,11 @@ impl Found {
         let who = (record.lane, record.kind);
         if record.carry {
             self.recovered.carries += 1;
-            self.carried.insert(who, record.payload.into());
+            self.carried.insert(who, record.payload[..].into());
         } else {
             self.recovered.records += 1;
             if let Some(state) = self.carried.get_mut(&who) {
-                *state = record.payload.into();
+                *state = record.payload[..].into();
             }
         }
         self.recovered.bytes += record.payload.len() as u64;

@@ -33,7 +33,7 @@ fn run<F: Future<Output = ()> + 'static>(
         .map(|(log, disk)| {
             let options = Options { log, segment_bytes: 1 << 20, ..Options::default() };
             let keep = |record: cored_wal::Record<'_>| {
-                let payload = Bytes::copy_from_slice(record.payload);
+                let payload = record.payload.clone();
                 records[usize::from(record.lane)].push((record.kind, payload));
             };
             Log::open(disk.clone(), options, keep).expect("a sound log").0
