@@ -33,6 +33,7 @@ use prost::Message;
 
 use crate::engine::{Answer, Reply, Request};
 use crate::keys::Revision;
+use crate::metrics;
 use crate::order::Usage;
 use backup::Source;
 use door::Door;
@@ -84,6 +85,8 @@ pub struct Api {
     door: Rc<Door>,
     /// Where backups come from; a member without one has none.
     source: Option<Rc<dyn Source>>,
+    /// This core's counters.
+    metrics: Arc<metrics::Core>,
     /// Where the sequence of generated lease numbers stands.
     leases: Cell<u64>,
 }
@@ -95,9 +98,10 @@ impl Api {
         settings: Settings,
         door: Rc<Door>,
         source: Option<Rc<dyn Source>>,
+        metrics: Arc<metrics::Core>,
         salt: u64,
     ) -> Rc<Api> {
-        Rc::new(Api { settings, door, source, leases: Cell::new(salt) })
+        Rc::new(Api { settings, door, source, metrics, leases: Cell::new(salt) })
     }
 
     /// What the API knows of its member.
@@ -116,6 +120,7 @@ impl Api {
         caller: Caller,
         request: Bytes,
     ) -> Result<Bytes, Status> {
+        self.metrics.clients.count(caller.client_api_version.as_deref(), false);
         match (method.service, method.name) {
             ("etcdserverpb.KV", "Put") => self.put(request).await,
             ("etcdserverpb.KV", "Range") => self.range(request).await,
@@ -152,6 +157,7 @@ impl Api {
         mut requests: Requests,
         responses: Responses,
     ) {
+        self.metrics.clients.count(caller.client_api_version.as_deref(), true);
         let work = async {
             match (method.service, method.name) {
                 ("etcdserverpb.Watch", "Watch") => {

@@ -9,6 +9,7 @@ use cored_proto::etcdserverpb as pb;
 use super::maintenance::{alarm_name, is_raised};
 use super::status::{Code, Status};
 use super::{Api, ETCD_CLUSTER_VERSION, ETCD_VERSION};
+use crate::metrics;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -73,7 +74,7 @@ impl Api {
                     }
                 };
                 let verbose = values(&query, "verbose").next().is_some();
-                Some(self.checks_page(&wanted, verbose).await)
+                Some(self.checks_page(root, &wanted, verbose).await)
             }
         }
     }
@@ -83,8 +84,8 @@ impl Api {
         let serializable = values(query, "serializable").next().as_deref() == Some("true");
         let excluded: Vec<String> = values(query, "exclude").collect();
         let status = self.ask_status().await.map(|(_, status)| status).unwrap_or_default();
-        let counts = |name: &str| !excluded.iter().any(|excluded| excluded == name);
-        let alarm = status.alarms.iter().find(|alarm| counts(&alarm_name(alarm.alarm)));
+        let matters = |name: &str| !excluded.iter().any(|excluded| excluded == name);
+        let alarm = status.alarms.iter().find(|alarm| matters(&alarm_name(alarm.alarm)));
         let reason = if let Some(alarm) = alarm {
             let known = pb::AlarmType::try_from(alarm.alarm);
             Some(format!("ALARM {}", known.map_or("UNKNOWN", |known| known.as_str_name())))
@@ -95,6 +96,12 @@ impl Api {
             failed.map(|status| format!("RANGE ERROR:{}", status.message))
         };
         let healthy = reason.is_none();
+        let counts = &self.metrics.health;
+        if healthy {
+            counts.success.add(1)
+        } else {
+            counts.error.add(1)
+        }
         let mut body = serde_json::json!({
             "health": if healthy { "true" } else { "false" },
             "reason": reason.unwrap_or_default(),
@@ -106,10 +113,12 @@ impl Api {
         Page { status: if healthy { 200 } else { 503 }, content_type: TEXT, body }
     }
 
-    async fn checks_page(&self, checks: &[Check], verbose: bool) -> Page {
+    async fn checks_page(&self, root: &str, checks: &[Check], verbose: bool) -> Page {
         let (mut lines, mut status) = (String::new(), 200);
         for &check in checks {
-            let line = match self.holds(check).await {
+            let result = self.holds(check).await;
+            self.count(root, check, result.is_ok());
+            let line = match result {
                 Ok(()) => writeln!(lines, "[+]{} ok", check.name()),
                 Err(error) => {
                     status = 503;
@@ -125,6 +134,12 @@ impl Api {
             _ => lines + "\n",
         };
         Page { status, content_type: TEXT, body }
+    }
+
+    fn count(&self, root: &str, check: Check, holds: bool) {
+        let at = metrics::CHECKS.iter().position(|known| *known == (root, check.name()));
+        let counts = &self.metrics.checks[at.expect("every check of a page is counted")];
+        if holds { counts.success.add(1) } else { counts.error.add(1) }
     }
 
     async fn holds(&self, check: Check) -> Result<(), Status> {

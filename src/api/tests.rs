@@ -292,7 +292,7 @@ fn generated_lease_numbers_are_positive_new_and_never_a_clash() {
     assert_eq!(ids.len(), 1000);
     assert!(ids.iter().all(|id| *id > 0));
     // An API with the same salt generates the same numbers: they are passed over.
-    world.api = Api::new(settings(), std::rc::Rc::clone(&world.door), None, 42);
+    world.api = Api::new(settings(), std::rc::Rc::clone(&world.door), None, Default::default(), 42);
     let next = grant(&mut world, 0, 60).expect("grants").id;
     assert!(!ids.contains(&next));
 }

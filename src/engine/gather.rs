@@ -41,6 +41,14 @@ pub struct Sizes {
     pub bytes: usize,
     /// Of those, bytes that can still be read.
     pub bytes_in_use: usize,
+    /// Keys that have a value.
+    pub keys: usize,
+    /// The revision of the last compaction.
+    pub compacted: Revision,
+    /// Versions that compaction has removed since the start.
+    pub collected: u64,
+    /// Leases whose time ran out since the start.
+    pub leases_expired: u64,
     /// Sum of the lanes' newest indexes.
     pub raft_index: u64,
     /// Sum of the lanes' applied indexes.
@@ -237,8 +245,14 @@ impl Engine {
     /// What this core holds, for whoever asks about the whole store.
     #[must_use]
     pub fn sizes(&self) -> Sizes {
-        let mut sizes = Sizes::default();
+        let mut sizes = Sizes {
+            compacted: self.control.compacted,
+            collected: self.collected,
+            leases_expired: self.keeper.as_ref().map_or(0, |keeper| keeper.expired),
+            ..Sizes::default()
+        };
         for seat in &self.seats {
+            sizes.keys += seat.shard.store().keys();
             sizes.bytes += seat.shard.store().bytes();
             sizes.bytes_in_use += seat.shard.store().bytes_in_use();
             sizes.raft_index += seat.group.last_index();

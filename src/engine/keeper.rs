@@ -43,6 +43,8 @@ pub(super) struct Keeper {
     pub(super) alarms: Alarms,
     /// Leases whose end is under way, and who else asked for it.
     pub(super) revoking: BTreeMap<LeaseId, Vec<Origin>>,
+    /// Leases whose time ran out.
+    pub(super) expired: u64,
     pub(super) moving: Option<Move>,
     /// Operations over the whole store that run, and those that wait for a move to end.
     pub(super) whole_running: usize,
@@ -97,6 +99,7 @@ impl Keeper {
             granting: BTreeSet::new(),
             alarms: Alarms::default(),
             revoking: BTreeMap::new(),
+            expired: 0,
             moving: None,
             whole_running: 0,
             whole_waiting: VecDeque::new(),

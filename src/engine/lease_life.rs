@@ -84,6 +84,7 @@ impl Engine {
                 continue;
             }
             keeper.revoking.insert(lease, Vec::new());
+            keeper.expired += 1;
             self.local.push_back(super::Message::Expired { lease });
         }
         self.run_local(fx);

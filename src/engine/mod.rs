@@ -198,6 +198,8 @@ pub struct Engine {
     /// Messages that must follow this turn's events.
     acks: Vec<(CoreId, Message)>,
     turn: u64,
+    /// Versions that compaction has removed.
+    collected: u64,
     /// What this core stated last to have in use, in bytes.
     bytes_in_use: i64,
     /// Per turn that is not durable yet, the readies it holds: seat and number.
@@ -258,6 +260,7 @@ impl Engine {
             local: VecDeque::new(),
             acks: Vec::new(),
             turn: 0,
+            collected: 0,
             bytes_in_use: 0,
             unpersisted: VecDeque::new(),
             garbage: false,
@@ -620,7 +623,9 @@ impl Engine {
             let upto = self.control.compacted.min(self.order.watermark());
             self.garbage = false;
             for seat in &mut self.seats {
+                let before = seat.shard.store().versions();
                 self.garbage |= seat.shard.collect(upto, COLLECT_BUDGET);
+                self.collected += (before - seat.shard.store().versions()) as u64;
             }
             if !self.garbage {
                 self.send(CoreId(0), Message::Collected { upto }, fx);

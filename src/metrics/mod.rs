@@ -2,6 +2,7 @@
 //! when somebody scrapes. Names, labels and buckets are etcd's where etcd has the series
 //! (the function [`page()`]), ours begin with `cored_`. Nothing here knows who counts or who asks.
 
+mod clients;
 mod histogram;
 pub mod page;
 mod process;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use cored_proto::METHODS;
 
+pub use clients::Clients;
 pub use histogram::{Buckets, Histogram};
 pub use page::{Facts, page};
 pub use process::Process;
@@ -52,6 +54,24 @@ impl Number {
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
+}
+
+/// What `/livez` and `/readyz` look at, as (page, check), by etcd's names.
+pub const CHECKS: [(&str, &str); 5] = [
+    ("livez", "serializable_read"),
+    ("readyz", "data_corruption"),
+    ("readyz", "linearizable_read"),
+    ("readyz", "non_learner"),
+    ("readyz", "serializable_read"),
+];
+
+/// How often a check was made, by how it ended.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// What was looked at was well.
+    pub success: Number,
+    /// It was not.
+    pub error: Number,
 }
 
 /// How many gRPC status codes there are.
@@ -108,8 +128,22 @@ pub struct Core {
     pub leases_revoked: Number,
     /// Leases kept alive.
     pub leases_renewed: Number,
+    /// Leases whose time ran out.
+    pub leases_expired: Number,
     /// Open watch streams.
     pub watch_streams: Number,
+    /// Requests by the version of the client.
+    pub clients: Clients,
+    /// `/health`.
+    pub health: Checked,
+    /// Parts of `/livez` and `/readyz`, in the order of [`CHECKS`].
+    pub checks: [Checked; CHECKS.len()],
+    /// Keys that have a value.
+    pub keys: Number,
+    /// The revision of the last compaction that is effective here; 0 before any.
+    pub compacted: Number,
+    /// Versions that compaction has removed.
+    pub collected: Number,
     /// Bytes allocated for this core's part of the store.
     pub db_bytes: Number,
     /// Of those, bytes in use.
@@ -153,7 +187,14 @@ impl Default for Core {
             leases_granted: Number::default(),
             leases_revoked: Number::default(),
             leases_renewed: Number::default(),
+            leases_expired: Number::default(),
             watch_streams: Number::default(),
+            clients: Clients::default(),
+            health: Checked::default(),
+            checks: Default::default(),
+            keys: Number::default(),
+            compacted: Number::default(),
+            collected: Number::default(),
             db_bytes: Number::default(),
             db_in_use_bytes: Number::default(),
             raft_committed: Number::default(),

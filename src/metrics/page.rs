@@ -2,6 +2,7 @@
 //! alphabetical order as etcd's, without labels that etcd's series do not have, since dashboards
 //! match exact label sets.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cored_proto::{Kind, METHODS, Method};
@@ -9,7 +10,7 @@ use cored_proto::{Kind, METHODS, Method};
 use super::histogram::Histogram;
 use super::process::Process;
 use super::text::{Text, Type};
-use super::{CODES, Calls, Core, Number};
+use super::{CHECKS, CODES, Calls, Checked, Core, Number};
 
 /// What only the engine and the node know, asked when the page is written.
 #[derive(Clone, Debug, Default)]
@@ -106,14 +107,25 @@ impl Page<'_> {
         self.counted("etcd_debugging_lease_revoked_total", "Leases revoked.", |c| {
             &c.leases_revoked
         });
+        let compacted = self.cores.iter().map(|core| core.compacted.get()).max().unwrap_or(0);
+        self.gauge(
+            "etcd_debugging_mvcc_compact_revision",
+            "The revision of the last compaction, -1 before any.",
+            if compacted > 0 { compacted as f64 } else { -1.0 },
+        );
         self.gauge(
             "etcd_debugging_mvcc_current_revision",
             "The current revision.",
             facts.revision as f64,
         );
+        let name = "etcd_debugging_mvcc_db_compaction_keys_total";
+        self.counted(name, "Versions removed by compaction.", |c| &c.collected);
+        self.summed_gauge("etcd_debugging_mvcc_keys_total", "Keys.", |c| &c.keys);
         self.summed_gauge("etcd_debugging_mvcc_watch_stream_total", "Watch streams.", |c| {
             &c.watch_streams
         });
+        let name = "etcd_debugging_server_lease_expired_total";
+        self.counted(name, "Leases that ran out.", |c| &c.leases_expired);
         self.disk();
         self.server(facts);
     }
@@ -145,7 +157,20 @@ impl Page<'_> {
 
     fn server(&mut self, facts: &Facts) {
         let serves = f64::from(u8::from(facts.serves));
+        let name = "etcd_server_client_requests_total";
+        self.text.family(name, Type::Counter, "Requests by version of the client.");
+        let mut clients = BTreeMap::new();
+        for (version, kind, count) in self.cores.iter().flat_map(|core| core.clients.each()) {
+            *clients.entry((version, kind)).or_insert(0) += count;
+        }
+        for ((version, kind), count) in clients {
+            let labels = [("client_api_version", version), ("type", kind)];
+            self.text.sample(name, &labels, count as f64);
+        }
         self.gauge("etcd_server_has_leader", "Whether there is a leader.", serves);
+        self.counted("etcd_server_health_failures", "Failures of /health.", |c| &c.health.error);
+        self.counted("etcd_server_health_success", "Successes of /health.", |c| &c.health.success);
+        self.checks();
         let name = "etcd_server_id";
         self.text.family(name, Type::Gauge, "The member's number, as a label.");
         self.text.sample(name, &[("server_id", &format!("{:x}", facts.member_id))], 1.0);
@@ -169,6 +194,25 @@ impl Page<'_> {
         let name = "etcd_server_version";
         self.text.family(name, Type::Gauge, "The compatible version of etcd, as a label.");
         self.text.sample(name, &[("server_version", crate::config::ETCD_VERSION)], 1.0);
+    }
+
+    /// A check that was never made is not there, as in etcd.
+    fn checks(&mut self) {
+        let name = "etcd_server_healthchecks_total";
+        self.text.family(name, Type::Counter, "Parts of /livez and /readyz, by result.");
+        for (at, (kind, check)) in CHECKS.into_iter().enumerate() {
+            type Result = (&'static str, fn(&Checked) -> &Number);
+            let results: [Result; 2] =
+                [("error", |checked| &checked.error), ("success", |checked| &checked.success)];
+            for (status, number) in results {
+                let parts = self.cores.iter().map(|core| number(&core.checks[at]).get());
+                let count: u64 = parts.sum();
+                if count > 0 {
+                    let labels = [("name", check), ("status", status), ("type", kind)];
+                    self.text.sample(name, &labels, count as f64);
+                }
+            }
+        }
     }
 
     fn grpc(&mut self, extensive: bool) {

@@ -117,3 +117,31 @@ fn the_page_is_well_formed() {
         .collect();
     assert_eq!(seen, sorted, "families are in alphabetical order");
 }
+
+#[test]
+fn compactions_clients_and_checks_are_counted_under_etcds_names() {
+    let cores = [Arc::new(Core::default()), Arc::new(Core::default())];
+    let none = lines(&Facts::default(), &cores);
+    assert!(has(&none, "etcd_debugging_mvcc_compact_revision -1"));
+    assert!(!none.iter().any(|line| line.starts_with("etcd_server_healthchecks_total{")));
+    for core in &cores {
+        core.compacted.set(7);
+        core.collected.set(5);
+        core.keys.set(3);
+        core.clients.count(Some("3.7"), false);
+        core.health.error.add(1);
+        core.checks[1].success.add(1);
+    }
+    let lines = lines(&Facts::default(), &cores);
+    for line in [
+        "etcd_debugging_mvcc_compact_revision 7",
+        "etcd_debugging_mvcc_db_compaction_keys_total 10",
+        "etcd_debugging_mvcc_keys_total 6",
+        "etcd_server_client_requests_total{client_api_version=\"3.7\",type=\"unary\"} 2",
+        "etcd_server_health_failures 2",
+        "etcd_server_health_success 0",
+        "etcd_server_healthchecks_total{name=\"data_corruption\",status=\"success\",type=\"readyz\"} 2",
+    ] {
+        assert!(has(&lines, line), "{line}");
+    }
+}

@@ -383,6 +383,10 @@ fn count(metrics: &metrics::Core, input: &Input) {
 fn note_sizes(metrics: &metrics::Core, sizes: &Sizes) {
     metrics.db_bytes.set(sizes.bytes as u64);
     metrics.db_in_use_bytes.set(sizes.bytes_in_use as u64);
+    metrics.keys.set(sizes.keys as u64);
+    metrics.compacted.set(sizes.compacted.0.max(0) as u64);
+    metrics.collected.set(sizes.collected);
+    metrics.leases_expired.set(sizes.leases_expired);
     metrics.raft_committed.set(sizes.raft_index);
     metrics.raft_applied.set(sizes.raft_applied);
 }

@@ -141,8 +141,9 @@ async fn live(
     let Place { core, past, base, groups, log, mesh, incoming, background, .. } = place;
     let Identity { cluster, member, lanes, .. } = shared.identity;
     let door = Door::new(door::Identity { cluster_id: cluster, member_id: member });
-    let api = Api::new(settings(shared), Rc::clone(&door), None, logs::salt(core.0));
     let metrics = Arc::clone(&shared.metrics[usize::from(core.0)]);
+    let salt = logs::salt(core.0);
+    let api = Api::new(settings(shared), Rc::clone(&door), None, Arc::clone(&metrics), salt);
     let engine = Engine::new(Setup {
         core,
         cores: shared.config.cores,

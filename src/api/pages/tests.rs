@@ -97,6 +97,10 @@ fn alarms_make_a_member_unhealthy_and_damage_makes_it_not_ready() {
                  [+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\n\n";
     assert_eq!(page(world, "/readyz", ""), failed(lines));
     assert_eq!(page(world, "/livez", ""), ok("ok\n"));
+    let counted = |counts: &metrics::Checked| (counts.success.get(), counts.error.get());
+    assert_eq!(counted(&world.api.metrics.health), (2, 3));
+    let checks: Vec<_> = world.api.metrics.checks.iter().map(counted).collect();
+    assert_eq!(checks, [(1, 0), (1, 1), (2, 0), (2, 0), (2, 0)]);
 }
 
 #[test]

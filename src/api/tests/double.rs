@@ -104,7 +104,7 @@ impl World {
     fn make(settings: Settings, source: Option<Rc<dyn Source>>) -> World {
         let door = Door::new(IDENTITY);
         door.set_term(TERM);
-        let api = Api::new(settings, Rc::clone(&door), source, 42);
+        let api = Api::new(settings, Rc::clone(&door), source, Default::default(), 42);
         World { api, door, model: Model::new(), tasks: Vec::new() }
     }
 

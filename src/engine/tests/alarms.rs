@@ -173,4 +173,6 @@ fn what_is_in_use_is_stated_for_the_quota_after_every_turn() {
     node.ask(0, request_delete("a", "z")).expect("a delete");
     node.ask(0, Request::Compact { revision: 102, physical: true }).expect("compacted");
     assert!(in_use(&node) < empty + 10_000, "deleting and compacting is enough");
+    let collected: u64 = node.engines.iter().map(|engine| engine.sizes().collected).sum();
+    assert_eq!(collected, 100, "all but the two tombstones of the compacted revision");
 }
