@@ -1,4 +1,4 @@
-//! Every refusal that one member without auth, alarms and a full quota can give, text and code,
+//! Every refusal that one member without auth can give (a full quota is `maintenance.rs`), text and code,
 //! through both doors: gRPC and JSON. Clients know an error by its text, so a changed letter is a
 //! broken client.
 
@@ -26,6 +26,8 @@ const NO_LEASE: &str = "etcdserver: requested lease not found";
 const LEASE_EXISTS: &str = "etcdserver: lease already exists";
 const LEASE_TOO_LONG: &str = "etcdserver: too large lease TTL";
 const TOO_LARGE: &str = "etcdserver: request is too large";
+const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
+const CORRUPT: &str = "etcdserver: corrupt cluster";
 const AUTH_OFF: &str = "etcdserver: authentication is not enabled";
 const NO_LEADER_FIELD: &str = "\"leader\" field must be provided";
 const NO_ELECTED: &str = "election: no leader";
@@ -37,6 +39,7 @@ const EXHAUSTED: i32 = 8;
 const PRECONDITION: i32 = 9;
 const OUT_OF_RANGE: i32 = 11;
 const UNIMPLEMENTED: i32 = 12;
+const DATA_LOSS: i32 = 15;
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const RANGE_STREAM: &str = "/etcdserverpb.KV/RangeStream";
@@ -541,4 +544,61 @@ fn a_put_of_a_key_that_its_transaction_deletes_is_refused() {
     server.crash();
     assert_eq!(server.get("b").as_deref(), Some("1"));
     assert_eq!(server.put("b", "2"), 3);
+}
+
+/// What alarms refuse, and what they come before or after.
+#[test]
+fn alarms_refuse_through_both_doors() {
+    let server = prepared();
+    let alarm = |action: &str, kind: &str| {
+        let request = json!({"action": action, "alarm": kind, "memberID": "5"});
+        assert_eq!(server.call("/v3/maintenance/alarm", &request).0, 200);
+    };
+    let call = |path, message: Vec<u8>| {
+        let reply = grpc::call(server.place.client, &Request::new(path, &message));
+        (reply.code, reply.text)
+    };
+    let grant = |ttl| pb::LeaseGrantRequest { ttl, id: 7 }.encode_to_vec();
+    let lock = v3lockpb::LockRequest { name: "l".into(), lease: 7 }.encode_to_vec();
+    for (kind, status, code, text) in
+        [("NOSPACE", 429, EXHAUSTED, NO_SPACE), ("CORRUPT", 500, DATA_LOSS, CORRUPT)]
+    {
+        alarm("ACTIVATE", kind);
+        for (path, message) in [
+            (PUT, put(|_| ()).encode_to_vec()),
+            (PUT, put(|r| r.lease = 404).encode_to_vec()),
+            (TXN, then(vec![put_op(|_| ())])),
+            (TXN, otherwise(vec![txn_op(vec![put_op(|_| ())], Vec::new())])),
+            (GRANT, grant(60)),
+            (GRANT, grant(9_000_000_001)),
+        ] {
+            assert_eq!(call(path, message), (code, text.to_owned()), "{kind} {path}");
+        }
+        assert_eq!(call(LOCK, lock.clone()), (UNKNOWN, text.to_owned()), "{kind}");
+        let body = json!({"key": b64("a")});
+        let refused = (status, json!({"code": code, "message": text}));
+        assert_eq!(server.call("/v3/kv/put", &body), refused, "{kind}");
+        let empty = call(PUT, put(|r| r.key = "".into()).encode_to_vec());
+        assert_eq!(empty, (INVALID, EMPTY_KEY.to_owned()), "{kind}");
+        let grows_not = [
+            (
+                DELETE,
+                pb::DeleteRangeRequest { key: "z".into(), ..Default::default() }.encode_to_vec(),
+            ),
+            (TXN, then(vec![delete_op("z", "")])),
+        ];
+        let refused = if kind == "CORRUPT" { (code, text.to_owned()) } else { (0, String::new()) };
+        for (path, message) in grows_not {
+            assert_eq!(call(path, message), refused, "{kind} {path}");
+        }
+        assert_eq!(call(RANGE, range(|_| ())).0, 0, "{kind}");
+        assert_eq!(call(TXN, then(vec![range_op(|_| ())])).0, 0, "{kind}");
+    }
+    let compact = pb::CompactionRequest { revision: 99, physical: false }.encode_to_vec();
+    assert_eq!(call(COMPACT, compact.clone()), (DATA_LOSS, CORRUPT.to_owned()));
+    let revoke = pb::LeaseRevokeRequest { id: 404 }.encode_to_vec();
+    assert_eq!(call(REVOKE, revoke.clone()), (DATA_LOSS, CORRUPT.to_owned()));
+    alarm("DEACTIVATE", "CORRUPT");
+    assert_eq!(call(COMPACT, compact), (OUT_OF_RANGE, FUTURE.to_owned()));
+    assert_eq!(call(REVOKE, revoke), (NOT_FOUND, NO_LEASE.to_owned()));
 }
