@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use concurrent_queue::ConcurrentQueue;
 
+use super::backups::Newest;
 use super::checkpoints::Checkpoints;
 use crate::engine::Build;
 use crate::mvcc::Layer;
@@ -35,6 +36,7 @@ pub(super) type Built = Option<Arc<Base>>;
 pub(super) struct Background {
     jobs: Sender<Job>,
     built: Arc<ConcurrentQueue<Built>>,
+    newest: Newest,
 }
 
 impl Background {
@@ -49,6 +51,9 @@ impl Background {
         let (jobs, received) = mpsc::channel();
         let built = Arc::new(ConcurrentQueue::unbounded());
         let queue = Arc::clone(&built);
+        let newest = Newest::default();
+        newest.set(checkpoints.newest().cloned());
+        let publish = newest.clone();
         thread::Builder::new().name("background".to_owned()).spawn(move || {
             // SAFETY: the call takes no memory. On Linux it is about the calling thread alone; that it fails
             // would only cost speed.
@@ -58,6 +63,7 @@ impl Background {
                     Job::Build(build) => {
                         let built = run(&mut checkpoints, &build);
                         drop(build);
+                        publish.set(checkpoints.newest().cloned());
                         // Nobody listens any more when the process ends anyway.
                         let _ = queue.push(built);
                         ring();
@@ -66,7 +72,12 @@ impl Background {
                 }
             }
         })?;
-        Ok(Background { jobs, built })
+        Ok(Background { jobs, built, newest })
+    }
+
+    /// The newest checkpoint, for whoever reads its files.
+    pub(super) fn newest(&self) -> Newest {
+        self.newest.clone()
     }
 
     /// Hands something over.

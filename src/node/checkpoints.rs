@@ -294,9 +294,19 @@ impl Checkpoints {
         Ok(())
     }
 
+    /// The directory.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn name(&self, number: u64, kind: &str) -> PathBuf {
         self.path.join(format!("{number:012}.{kind}"))
     }
+}
+
+/// The file of blocks with this number in a directory of checkpoints.
+pub(super) fn block_file(path: &Path, number: u64) -> PathBuf {
+    path.join(format!("{number:012}.{BLOCKS}"))
 }
 
 /// Number and kind of every file of ours.

@@ -1,6 +1,7 @@
 //! A core: a pinned glommio executor, with its door, API and front around the drive loop. The rules
 //! that keep glommio safe are kept here; each says why.
 
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -11,6 +12,7 @@ use cored_wal::disk::direct::DirectDisk;
 use glommio::{LocalExecutorBuilder, Placement};
 
 use super::background::Background;
+use super::backups::{Backups, Newest};
 use super::clock::Clock;
 use super::core::{self, Parts};
 
@@ -62,6 +64,8 @@ pub(super) struct Shared {
     pub clock: Clock,
     pub order: Arc<Order>,
     pub log_bytes: u64,
+    pub checkpoint_dir: PathBuf,
+    pub newest: Newest,
     pub shutdown: Arc<Shutdown>,
     pub pulses: Arc<[Pulse]>,
     pub metrics: Arc<[Arc<metrics::Core>]>,
@@ -143,7 +147,9 @@ async fn live(
     let door = Door::new(door::Identity { cluster_id: cluster, member_id: member });
     let metrics = Arc::clone(&shared.metrics[usize::from(core.0)]);
     let salt = logs::salt(core.0);
-    let api = Api::new(settings(shared), Rc::clone(&door), None, Arc::clone(&metrics), salt);
+    let backups = Rc::new(Backups::new(shared.checkpoint_dir.clone(), shared.newest.clone()));
+    let api =
+        Api::new(settings(shared), Rc::clone(&door), Some(backups), Arc::clone(&metrics), salt);
     let engine = Engine::new(Setup {
         core,
         cores: shared.config.cores,

@@ -13,6 +13,7 @@
 //! ```
 
 mod background;
+mod backups;
 mod checkpoints;
 mod clock;
 mod core;
@@ -95,10 +96,20 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let meshes = Mesh::new(config.cores);
     let bell = meshes[0].bell();
     let waiting = meshes[0].bell();
+    let system = |what: &str| {
+        let what = what.to_owned();
+        move |source| Failure::System { what, source }
+    };
+    let checkpoint_dir = checkpoints.path().to_owned();
+    let ring = meshes[0].bell();
+    let background = Background::start(checkpoints, move || ring.ring())
+        .map_err(system("start the thread that builds checkpoints"))?;
     let shared = Arc::new(Shared {
         clock: Clock::start(),
         order: Arc::new(Order::new(identity.lanes, config.cores)),
         log_bytes: logs.bytes,
+        checkpoint_dir,
+        newest: background.newest(),
         shutdown: Shutdown::new(config.cores, move || bell.ring()),
         pulses: (0..config.cores).map(|_| Pulse::default()).collect::<Arc<[Pulse]>>(),
         metrics: (0..config.cores).map(|_| Arc::new(metrics::Core::default())).collect(),
@@ -106,10 +117,6 @@ pub fn run(config: Config) -> Result<(), Failure> {
         limits,
         config,
     });
-    let system = |what: &str| {
-        let what = what.to_owned();
-        move |source| Failure::System { what, source }
-    };
     let cores = usize::from(shared.config.cores);
     let (acceptor, incoming) = Acceptor::start(listeners, cores, shared.limits.connections_max)
         .map_err(system("start a thread that accepts connections"))?;
@@ -120,11 +127,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let _watchdog = Watchdog::start(pulses, shared.clock, move |core| waiting.is_waiting(core))
         .map_err(system("start the watchdog"))?;
 
-    let ring = meshes[0].bell();
-    let mut background = Some(
-        Background::start(checkpoints, move || ring.ring())
-            .map_err(system("start the thread that builds checkpoints"))?,
-    );
+    let mut background = Some(background);
     let Recovery { past, lanes } = logs.recovery;
     let mut lanes: Vec<_> = (0..).map(LaneId).zip(lanes).collect();
     let places = limits::cpus();
