@@ -190,9 +190,11 @@ impl Engine {
                 Want::KeysOf(lease) => Held::Keys(shard.keys_of(lease)),
                 Want::Rows(footprint) => {
                     let context = Engine::context(&self.control, &self.order, shard.highest());
+                    let before = shard.store().bad_reads();
                     let mut gathered = shard.gather(&footprint, &claim.ranges, context);
                     gathered.highest = gathered.highest.max(self.control.gate);
-                    Held::Rows(gathered)
+                    let intact = shard.store().bad_reads() == before;
+                    if intact { Held::Rows(gathered) } else { Held::Corrupt }
                 }
             }
         };
@@ -209,6 +211,12 @@ impl Engine {
             Held::Rows(gathered) => across.gathered.join(gathered),
             Held::Keys(mut keys) => across.keys.append(&mut keys),
             Held::Moved(version) => return self.start_over(op, version, fx),
+            Held::Corrupt => {
+                let Work::Txn { origin, .. } = self.finish(op, fx).work else {
+                    unreachable!("a lease's keys are known without looking at rows")
+                };
+                return self.respond(origin, Err(Error::Corrupt), fx);
+            }
         }
         self.next_claim(op, fx);
     }

@@ -18,8 +18,9 @@ use std::sync::Arc;
 
 use cored_proto::etcdserverpb as pb;
 
+use super::keeper::Then;
 use super::message::{Message, Origin};
-use super::{Answer, Effects, Engine, Ground, Reply};
+use super::{Answer, Effects, Engine, Ground, Note, Reply};
 use crate::checkpoint::Manifest;
 use crate::keys::{CoreId, LaneId, LeaseId, Revision};
 use crate::lane::Cut;
@@ -188,6 +189,28 @@ impl Engine {
         for seat in &mut self.seats {
             let lane = seat.lane();
             seat.shard.own(self.control.map.of_lane(lane).collect());
+        }
+    }
+
+    /// How often a damaged block of the image was in anybody's way.
+    pub(super) fn bad_reads(&self) -> u64 {
+        self.seats.first().map_or(0, |seat| seat.shard.store().bad_reads())
+    }
+
+    /// Raises the alarm when somebody has met a damaged block of the image: from then on nothing changes.
+    pub(super) fn watch_image(&mut self, fx: &mut Effects) {
+        if self.bad_reads() == 0 {
+            return;
+        }
+        let fault = self.seats.first().and_then(|seat| seat.shard.store().fault());
+        let (alarm, member_id) = (pb::AlarmType::Corrupt as i32, self.member_id);
+        let alarms = &mut self.keeper.as_mut().expect("on the keeper's core").alarms;
+        if let Some(fault) = fault
+            && alarms.set(alarm, member_id, true)
+        {
+            fx.notes.push(Note::Corrupt { fault });
+            let record = Control::Alarm { member: member_id, alarm, on: true };
+            self.control_record(record, None, Then::Nothing);
         }
     }
 

@@ -209,10 +209,12 @@ impl Engine {
                 }
                 Merged::Compacted(at) => self.watch_compacted(watcher, at, fx),
                 Merged::TooFar => unreachable!("a read of history has no bound"),
+                Merged::Corrupt => self.watch_unreadable(watcher, fx),
             },
             Aim::Register { watcher } => match merge_history(parts) {
                 Merged::Events(events, _) => self.registered(watcher, events, fx),
                 Merged::TooFar => self.not_registered(watcher, fx),
+                Merged::Corrupt => self.watch_unreadable(watcher, fx),
                 Merged::Compacted(at) => self.watch_compacted(watcher, at, fx),
             },
             Aim::Status { .. } => unreachable!("no parts"),
@@ -235,6 +237,7 @@ impl Engine {
                     // A compaction overtook the read: the current revision is another one now.
                     return self.begin_range(id, request.as_ref().clone(), fx);
                 }
+                Part::Corrupt => return fx.answers.push((id, Err(Error::Corrupt))),
                 _ => return fx.answers.push((id, Err(Error::Refused(Refusal::Compacted)))),
             }
         }
@@ -295,6 +298,7 @@ enum Merged {
     Events(Vec<Event>, Revision),
     TooFar,
     Compacted(Revision),
+    Corrupt,
 }
 
 /// History of several shards as one: complete up to where the shortest part ends.
@@ -308,6 +312,7 @@ fn merge_history(parts: impl Iterator<Item = Part>) -> Merged {
             }
             Part::TooFar => too_far = true,
             Part::Compacted(at) => return Merged::Compacted(at),
+            Part::Corrupt => return Merged::Corrupt,
             Part::Rows(_) | Part::Moved(_) => unreachable!("a part of history"),
         }
     }

@@ -416,6 +416,7 @@ impl Engine {
         self.auto_compact(fx);
         self.balance(fx);
         self.checkpoint_tick(fx);
+        self.watch_image(fx);
     }
 
     /// Notes how long each lease still has, so that a restart continues from there.

@@ -74,6 +74,8 @@ pub enum Part {
     TooFar,
     /// History is gone below this revision.
     Compacted(Revision),
+    /// Some of it lies in a block of the image that is damaged.
+    Corrupt,
     /// The keys live elsewhere, by a map of this version.
     Moved(u64),
 }
@@ -94,6 +96,8 @@ pub enum Held {
     Rows(Gathered),
     /// For [`Want::KeysOf`].
     Keys(Vec<Bytes>),
+    /// Some of the rows lie in a block of the image that is damaged.
+    Corrupt,
     /// The keys live elsewhere, by a map of this version; nothing is held.
     Moved(u64),
 }
@@ -123,6 +127,8 @@ pub enum Whole {
         /// Complete up to here.
         through: Revision,
     },
+    /// Some of it lies in a block of the image that is damaged.
+    Corrupt,
     /// Sizes and Raft positions.
     Sizes(super::gather::Sizes),
 }

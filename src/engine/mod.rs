@@ -167,6 +167,8 @@ pub struct Engine {
     order: Arc<Order>,
     past: Option<Arc<Past>>,
     base: Option<Arc<Base>>,
+    /// This member's number, as clients know it.
+    member_id: u64,
     checkpoint_bytes: u64,
     /// Bytes for the log since the keeper was told last.
     logged_bytes: u64,
@@ -239,6 +241,7 @@ impl Engine {
             epoch: past.next_epoch(),
             past: Some(past),
             base,
+            member_id: hub.member_id,
             checkpoint_bytes,
             logged_bytes: if core == CoreId(0) { log_bytes } else { 0 },
             serving: false,

@@ -5,6 +5,7 @@ use cored_proto::etcdserverpb as pb;
 use super::Error;
 use crate::config::Retention;
 use crate::keys::Revision;
+use crate::mvcc::base::Corrupt;
 
 /// Something worth a line.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +16,11 @@ pub enum Note {
         alarm: pb::AlarmMember,
         /// Whether it was raised.
         on: bool,
+    },
+    /// A block of the image is damaged.
+    Corrupt {
+        /// Which, and how.
+        fault: Corrupt,
     },
     /// A compaction that nobody asked for.
     AutoCompaction {

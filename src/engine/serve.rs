@@ -6,7 +6,7 @@ use super::seat::{Item, Waiter, Waiting};
 use super::{Answer, Effects, Engine, Error, RangeReply, Reply, Request, RequestId};
 use crate::keys::{CoreId, KeyRange, LaneId, LeaseId, Revision};
 use crate::route::Claim;
-use crate::shard::{Cut, Outcome};
+use crate::shard::{Cut, Outcome, Shard};
 use crate::txn::{Footprint, Refusal};
 use cored_proto::etcdserverpb as pb;
 use pb::request_op::Request as Op;
@@ -177,7 +177,12 @@ impl Engine {
         let watermark = self.order.watermark();
         let revision = read_revision(request, watermark, self.control.compacted)?;
         let keys = KeyRange::from_request(&request.key, &request.range_end);
-        let rows = self.seats[at].shard.range(request, &keys, revision, Cut::Whole);
+        let shard = &mut self.seats[at].shard;
+        let before = shard.store().bad_reads();
+        let rows = shard.range(request, &keys, revision, Cut::Whole);
+        if shard.store().bad_reads() != before {
+            return Err(Error::Corrupt);
+        }
         let reply = RangeReply { kvs: rows.kvs, more: rows.more, count: rows.count };
         Ok(Answer { revision: watermark, reply: Reply::Range(reply) })
     }
@@ -206,6 +211,9 @@ impl Engine {
         let mut evaluate = || {
             if let Some(error) = alarms.refuse(&request) {
                 return Err(error);
+            }
+            if !is_readable(shard, &request) {
+                return Err(Error::Corrupt);
             }
             let outcome = match &request {
                 Request::Put(put) => shard.put(put, context, &mut take, batch, outgoing),
@@ -293,7 +301,11 @@ impl Engine {
             return self.seats[at].parked.push((from, message));
         }
         let found = if self.control.map.owns(lane, &range) {
-            self.read_here(at, &range, reading)
+            // Nothing of a damaged block is told; a registration that was made is taken back.
+            let before = self.seats[at].shard.store().bad_reads();
+            let found = self.read_here(at, &range, reading);
+            let intact = self.seats[at].shard.store().bad_reads() == before;
+            if intact { found } else { super::message::Part::Corrupt }
         } else {
             super::message::Part::Moved(self.control.map.version())
         };
@@ -315,6 +327,15 @@ pub(super) fn read_revision(
         at if at > watermark.0 => Err(Refusal::FutureRevision.into()),
         at if at < compacted.0 => Err(Refusal::Compacted.into()),
         at => Ok(Revision(at)),
+    }
+}
+
+/// Whether everything that a write looks at can be read: asked before it takes a revision.
+fn is_readable(shard: &Shard, request: &Request) -> bool {
+    match request {
+        Request::Put(put) => shard.store().touch_key(&put.key).is_ok(),
+        _ if !shard.store().has_base() => true,
+        other => ranges_of(other).iter().all(|range| shard.store().touch(range).is_ok()),
     }
 }
 

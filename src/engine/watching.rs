@@ -5,6 +5,9 @@ use super::{Effects, Engine};
 use crate::keys::{CoreId, Revision};
 use crate::watch::{Action, Event, Matched, Now, StreamId, WatchInput, WatcherId};
 
+/// What a watcher is told when its history can not be read, in etcd's words for the alarm.
+const CORRUPT: &str = "etcdserver: corrupt cluster";
+
 impl Engine {
     pub(super) fn watch_input(&mut self, stream: StreamId, input: WatchInput, fx: &mut Effects) {
         if !self.serving {
@@ -76,6 +79,13 @@ impl Engine {
     pub(super) fn watch_compacted(&mut self, watcher: WatcherId, at: Revision, fx: &mut Effects) {
         let mut actions = Vec::new();
         self.hub.compacted(watcher, at, &mut actions);
+        self.watch_actions(actions, fx);
+    }
+
+    /// What a watcher needs lies in a damaged block.
+    pub(super) fn watch_unreadable(&mut self, watcher: WatcherId, fx: &mut Effects) {
+        let mut actions = Vec::new();
+        self.hub.unreadable(watcher, CORRUPT, &mut actions);
         self.watch_actions(actions, fx);
     }
 

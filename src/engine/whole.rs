@@ -34,6 +34,8 @@ pub(super) struct WholeRead {
     compacted: Revision,
     from: Revision,
     crc: u32,
+    /// Some of it can not be read.
+    corrupt: bool,
 }
 
 impl Engine {
@@ -98,6 +100,7 @@ impl Engine {
             compacted: self.control.compacted,
             from: Revision::FIRST,
             crc: crc32c::crc32c(b"key"),
+            corrupt: false,
         };
         self.keeper.as_mut().expect("on the keeper's core").whole_reads.insert(op, read);
         self.put_to_all(op, question, fx);
@@ -126,13 +129,18 @@ impl Engine {
             Question::Records { from, at, compacted } => {
                 let through = Revision((from.0 + DIGEST_STEP - 1).min(at.0));
                 let mut records = Vec::new();
+                let before = self.bad_reads();
                 for seat in &self.seats {
                     let store = seat.shard.store();
                     store.hash_records(from, through, at, compacted, &mut |position, bytes| {
                         records.push((position, Bytes::copy_from_slice(bytes)));
                     });
                 }
-                Whole::Records { records, through }
+                if self.bad_reads() == before {
+                    Whole::Records { records, through }
+                } else {
+                    Whole::Corrupt
+                }
             }
         };
         self.send(from, Message::All { op, found }, fx);
@@ -150,6 +158,7 @@ impl Engine {
                 read.records.append(&mut records);
                 until = through;
             }
+            Whole::Corrupt => read.corrupt = true,
             Whole::Sizes(_) => unreachable!("answered elsewhere"),
         }
         if read.missing == 0 {
@@ -162,6 +171,11 @@ impl Engine {
         let cores = self.cores;
         let keeper = self.keeper.as_mut().expect("on the keeper's core");
         let read = keeper.whole_reads.get_mut(&op).expect("a read under way");
+        if let (Task::Hash { origin, .. }, true) = (read.task, read.corrupt) {
+            keeper.whole_reads.remove(&op);
+            self.respond(origin, Err(Error::Corrupt), fx);
+            return self.end_whole(fx);
+        }
         if let Task::Hash { at, .. } = read.task {
             read.records.sort_unstable_by_key(|(position, _)| *position);
             for (_, bytes) in read.records.drain(..) {

@@ -20,7 +20,7 @@ pub(super) use row::Tally;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::index::{hint, shared};
@@ -59,6 +59,7 @@ pub struct Base {
     bytes: u64,
     file_bytes: u64,
     fault: OnceLock<Corrupt>,
+    bad_reads: AtomicU64,
 }
 
 /// The first keys of all blocks, by what follows the bytes that they share.
@@ -106,6 +107,7 @@ impl Base {
             bytes: 0,
             file_bytes: 0,
             fault: OnceLock::new(),
+            bad_reads: AtomicU64::new(0),
             files,
             blocks,
         };
@@ -189,6 +191,13 @@ impl Base {
         self.fault.get().cloned()
     }
 
+    /// How often anyone was refused because of a corrupt block. Who sees it grow while he reads may have
+    /// been refused himself.
+    #[must_use]
+    pub fn bad_reads(&self) -> u64 {
+        self.bad_reads.load(Ordering::Relaxed)
+    }
+
     /// Checks a block again, whatever is known of it: for whoever reads the whole image in the background.
     ///
     /// # Panics
@@ -200,6 +209,11 @@ impl Base {
     /// Checks every block that could hold a key of `range` and was not touched before.
     pub fn touch(&self, range: &KeyRange) -> Result<(), Corrupt> {
         self.blocks_of(range).try_for_each(|number| self.view(number).map(|_| ()))
+    }
+
+    /// Checks the block that holds the newest version of `key`, if it was not touched before.
+    pub fn touch_key(&self, key: &[u8]) -> Result<(), Corrupt> {
+        self.block_of(key).map_or(Ok(()), |number| self.view(number).map(|_| ()))
     }
 
     /// The newest version of `key`, a tombstone too.
@@ -287,6 +301,7 @@ impl Base {
             GOOD => Ok(View::trusted(self.bytes_of(number), &self.blocks[number])),
             UNTOUCHED => self.check(number),
             bad => {
+                self.bad_reads.fetch_add(1, Ordering::Relaxed);
                 let why = Why::from_state(bad).unwrap_or(Why::Content);
                 Err(corrupt(number, &self.blocks[number], why))
             }
@@ -310,6 +325,7 @@ impl Base {
             }
             Err(why) => {
                 self.states[number].store(why.state(), Ordering::Relaxed);
+                self.bad_reads.fetch_add(1, Ordering::Relaxed);
                 let corrupt = corrupt(number, row, why);
                 let _ = self.fault.set(corrupt.clone());
                 Err(corrupt)

@@ -118,4 +118,27 @@ impl Store {
     pub fn fault(&self) -> Option<Corrupt> {
         self.base.get()?.fault()
     }
+
+    /// Whether there is a checkpoint beneath.
+    #[must_use]
+    pub fn has_base(&self) -> bool {
+        self.base.is_some()
+    }
+
+    /// That the newest version of `key` can be read.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if it lies in a damaged block of the checkpoint.
+    pub fn touch_key(&self, key: &[u8]) -> Result<(), Corrupt> {
+        match self.base.get() {
+            Some(base) if self.active.find(key).is_none() => base.touch_key(key),
+            _ => Ok(()),
+        }
+    }
+
+    /// How often a damaged block of the checkpoint was in somebody's way.
+    #[must_use]
+    pub fn bad_reads(&self) -> u64 {
+        self.base.get().map_or(0, |base| base.bad_reads())
+    }
 }

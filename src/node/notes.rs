@@ -20,6 +20,7 @@ pub(super) fn log(note: Note) {
                 tracing::warn!(alarm, from, "alarm disarmed");
             }
         }
+        Note::Corrupt { fault } => tracing::error!(error = %fault, "found a damaged checkpoint"),
         Note::AutoCompaction { at, retention: Retention::Period { ms }, step } => {
             let (revision, period) = (at.0, go_duration(ms));
             match step {

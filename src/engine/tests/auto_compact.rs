@@ -18,7 +18,7 @@ fn compacted(node: &Node) -> [i64; 2] {
 fn steps(node: &mut Node) -> Vec<(i64, Step)> {
     let step = |note| match note {
         Note::AutoCompaction { at, step, .. } => Some((at.0, step)),
-        Note::Alarm { .. } => None,
+        Note::Alarm { .. } | Note::Corrupt { .. } => None,
     };
     node.notes.drain(..).filter_map(step).collect()
 }

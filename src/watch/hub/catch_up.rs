@@ -96,6 +96,25 @@ impl Hub {
         self.start_reads(out);
     }
 
+    /// Answers [`Action::Register`] and [`Action::History`]: some of it can not be read any more, so the
+    /// watcher ends with `reason`.
+    pub fn unreadable(&mut self, watcher: WatcherId, reason: &str, out: &mut Vec<Action>) {
+        self.reads.remove(&watcher.number);
+        let index = self.watchers.find(watcher.number);
+        let phase = index.map(|index| &self.watchers.at(index).phase);
+        if !matches!(phase, Some(Phase::Reading { .. })) {
+            out.push(Action::Unregister { watcher });
+        }
+        if let Some(index) = index {
+            let canceled = pb::WatchResponse {
+                cancel_reason: reason.to_owned(),
+                ..pb::WatchResponse::default()
+            };
+            self.end_watcher(index, canceled, out);
+        }
+        self.start_reads(out);
+    }
+
     /// This core may have heard of a compaction: those whose shards knew of it sooner go on.
     pub(super) fn hear_compaction(&mut self, compacted: Revision, out: &mut Vec<Action>) {
         if compacted <= self.compacted {
@@ -193,14 +212,18 @@ impl Hub {
 
     /// What the watcher needs next is gone: etcd says so without a revision and without a reason.
     fn cancel_compacted(&mut self, index: usize, out: &mut Vec<Action>) {
-        let entry = self.watchers.at(index);
-        let stream = entry.stream;
         let canceled = pb::WatchResponse {
-            watch_id: entry.id,
-            canceled: true,
             compact_revision: self.compacted.0,
             ..pb::WatchResponse::default()
         };
+        self.end_watcher(index, canceled, out);
+    }
+
+    /// Drops a watcher and tells its client why.
+    fn end_watcher(&mut self, index: usize, why: pb::WatchResponse, out: &mut Vec<Action>) {
+        let entry = self.watchers.at(index);
+        let (stream, watch_id) = (entry.stream, entry.id);
+        let canceled = pb::WatchResponse { watch_id, canceled: true, ..why };
         self.drop_watcher(index, out);
         let bytes = self.head(Revision::ZERO).control(&canceled);
         send(&mut self.streams, stream, bytes, out);
