@@ -61,6 +61,21 @@ impl Stored {
 /// Size of the fixed fields of a [`Stored`] record.
 pub const HEAD_BYTES: usize = 32;
 
+/// The index of the entry that a record of a lane's log holds; `None` when it holds none.
+#[must_use]
+pub fn entry_index(kind: u8, record: &[u8]) -> Option<u64> {
+    let mut fixed = record.get(16..HEAD_BYTES)?;
+    (kind == StoredKind::Entry as u8).then(|| fixed.get_u64_le())
+}
+
+impl Stored {
+    /// The index of the entry, if this is one.
+    #[must_use]
+    pub fn entry_index(&self) -> Option<u64> {
+        entry_index(self.kind as u8, &self.head)
+    }
+}
+
 fn head(sequence: u64, term: u64, index: u64, vote: u64) -> [u8; HEAD_BYTES] {
     let mut head = [0; HEAD_BYTES];
     let mut out = &mut head[..];

@@ -6,13 +6,15 @@
 
 mod log;
 pub mod redo;
+mod retain;
 
 use bytes::Bytes;
 use raft::eraftpb::{EntryType, Message};
 use raft::{Config, RawNode, StateRole};
 
 use crate::keys::LaneId;
-pub use log::{Cut, Damaged, HEAD_BYTES, Recovered, Stored, StoredKind};
+pub use log::{Cut, Damaged, HEAD_BYTES, Recovered, Stored, StoredKind, entry_index};
+pub use retain::Retained;
 
 /// Ticks without a leader before a voter stands for election.
 const ELECTION_TICKS: usize = 10;

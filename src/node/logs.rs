@@ -14,11 +14,14 @@ use super::failure::Failure;
 use super::home::Home;
 use crate::engine::{Ground, Recovery, join, read_lane};
 use crate::keys::LaneId;
+use crate::lane::{Retained, entry_index};
 
 /// A log per core, and what all logs hold.
 pub(super) struct Logs {
     /// Log n is core n's.
     pub open: Vec<Log<DirectDisk>>,
+    /// For each open log what its segments hold.
+    pub retained: Vec<Retained>,
     /// The past of the lanes.
     pub recovery: Recovery,
     /// Records read.
@@ -29,6 +32,9 @@ pub(super) struct Logs {
 
 /// What one log held, by lane: kinds and bytes.
 type Records = Vec<Vec<(u8, Bytes)>>;
+
+/// A log, and what was found in it.
+type Opened = (Log<DirectDisk>, Records, Retained);
 
 /// Opens one log for each of `cores`, and reads all there are above `ground`.
 ///
@@ -56,9 +62,15 @@ pub(super) fn open(
     let count = found.last().map_or(0, |newest| newest + 1).max(cores);
     let opened = read_all(&directory, home, count)?;
 
-    let mut logs = Logs { open: Vec::new(), recovery: Recovery::default(), records: 0, bytes: 0 };
+    let mut logs = Logs {
+        open: Vec::new(),
+        retained: Vec::new(),
+        recovery: Recovery::default(),
+        records: 0,
+        bytes: 0,
+    };
     let mut lanes: Records = vec![Vec::new(); usize::from(home.identity().lanes)];
-    for (number, (log, records)) in (0..).zip(opened) {
+    for (number, (log, records, retained)) in (0..).zip(opened) {
         for (lane, mut records) in records.into_iter().enumerate() {
             logs.records += records.len() as u64;
             logs.bytes += records.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
@@ -66,6 +78,7 @@ pub(super) fn open(
         }
         if number < cores {
             logs.open.push(log);
+            logs.retained.push(retained);
         } else {
             log.close().map_err(|source| Failure::Log { log: number, source })?;
         }
@@ -94,11 +107,7 @@ fn recover(lanes: Records, ground: &Ground) -> Result<Recovery, Failure> {
 }
 
 /// Reads logs 0 to `count`, each in a thread of its own.
-fn read_all(
-    directory: &Arc<Directory>,
-    home: &Home,
-    count: u16,
-) -> Result<Vec<(Log<DirectDisk>, Records)>, Failure> {
+fn read_all(directory: &Arc<Directory>, home: &Home, count: u16) -> Result<Vec<Opened>, Failure> {
     std::thread::scope(|scope| {
         let readers: Vec<_> =
             (0..count).map(|number| scope.spawn(move || read(directory, home, number))).collect();
@@ -110,11 +119,7 @@ fn read_all(
     })
 }
 
-fn read(
-    directory: &Arc<Directory>,
-    home: &Home,
-    number: u16,
-) -> Result<(Log<DirectDisk>, Records), Failure> {
+fn read(directory: &Arc<Directory>, home: &Home, number: u16) -> Result<Opened, Failure> {
     let failed = |source| Failure::Log { log: number, source };
     let identity = home.identity();
     let options = Options {
@@ -124,17 +129,22 @@ fn read(
         ..Options::default()
     };
     let mut records: Records = vec![Vec::new(); usize::from(identity.lanes)];
+    let mut retained = Retained::default();
     let mut stranger = None;
     let disk = DirectDisk::open(directory, number).map_err(failed)?;
-    let (log, _) =
-        Log::open(disk, options, |record| match records.get_mut(usize::from(record.lane)) {
-            Some(lane) => lane.push((record.kind, record.payload.clone())),
-            None => stranger = Some(record.lane),
-        })
-        .map_err(failed)?;
+    let opened = Log::open(disk, options, |record| {
+        let Some(lane) = records.get_mut(usize::from(record.lane)) else {
+            return stranger = Some(record.lane);
+        };
+        if let Some(index) = entry_index(record.kind, record.payload) {
+            retained.append(record.segment, LaneId(record.lane), index);
+        }
+        lane.push((record.kind, record.payload.clone()));
+    });
+    let (log, _) = opened.map_err(failed)?;
     match stranger {
         Some(lane) => Err(Failure::Lane { log: number, lane, lanes: identity.lanes }),
-        None => Ok((log, records)),
+        None => Ok((log, records, retained)),
     }
 }
 
