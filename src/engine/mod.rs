@@ -45,7 +45,7 @@ pub use gather::Sizes;
 pub use message::Message;
 pub use note::{Note, Step};
 pub use past::{
-    Ground, LaneRead, Past, PastControl, RecoverError, Recovery, join, read_lane, recover,
+    Ground, LaneRead, Past, PastControl, RecoverError, Recovery, Replay, join, read_lane, recover,
 };
 
 use crate::config::Retention;
@@ -84,7 +84,7 @@ pub struct Setup {
     /// What all cores share.
     pub order: Arc<Order>,
     /// What earlier epochs left.
-    pub past: Arc<Past>,
+    pub past: Past,
     /// The past of this core's lanes, ascending.
     pub groups: Vec<(LaneId, Recovered)>,
     /// The image that the past goes on from.
@@ -165,7 +165,8 @@ pub struct Engine {
     cores: u16,
     lanes: u16,
     order: Arc<Order>,
-    past: Option<Arc<Past>>,
+    past: Option<Past>,
+    replaying: Option<Box<start::Replaying>>,
     base: Option<Arc<Base>>,
     /// This member's number, as clients know it.
     member_id: u64,
@@ -240,6 +241,7 @@ impl Engine {
             order,
             epoch: past.next_epoch(),
             past: Some(past),
+            replaying: None,
             base,
             member_id: hub.member_id,
             checkpoint_bytes,
@@ -307,6 +309,7 @@ impl Engine {
     pub fn flush(&mut self, now_ms: u64, fx: &mut Effects) {
         self.now_ms = self.now_ms.max(now_ms);
         self.begin_lanes();
+        self.step_replay(fx);
         self.background(fx);
         self.run_local(fx);
         loop {
@@ -463,7 +466,7 @@ impl Engine {
             Message::ControlDone { number } => self.control_done(number, fx),
             Message::Collected { upto } => self.collected(from, upto, fx),
             Message::Barrier { lane, at } => self.barrier_committed(lane, at, fx),
-            Message::Epoch(record) => self.replay(&record, fx),
+            Message::Epoch(record) => self.begin_replay(&record),
             Message::Replayed => self.replayed(fx),
             Message::Serve { epoch } => self.serve(epoch, fx),
             Message::Events(events) => self.hub.matched(events),

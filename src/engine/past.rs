@@ -4,8 +4,12 @@
 //! ```text
 //! read_lane    per lane, in any thread: entries in order, each batch looked at once
 //! join         all lanes: epochs, void records, P
-//! writes       per core, when the epoch begins: all lanes merged by revision, read in place
+//! Replay       per core, when the epoch begins: all lanes merged by revision, read in place
 //! ```
+//!
+//! Each core has a [`Past`] of its own, all of which share the entries in pieces: a piece of the logs'
+//! memory goes as soon as the last core has passed it, so that what is installed grows into what is
+//! done with. Cores install some at a turn.
 //!
 //! **Why each key's versions come in ascending revision (R8).** Along a lane revisions grow, except at
 //! a barrier, where a new epoch may give out again what it voided; without the void ones they grow
@@ -15,7 +19,7 @@
 //! that it does not own: whatever lane logged a key's versions, and whatever core has it now, they
 //! come in order, and cores need not wait for each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -101,13 +105,26 @@ impl Default for Ground {
     }
 }
 
-/// Everything that earlier epochs left, shared by all cores until they have installed it.
-#[derive(Debug, Default)]
+/// Bytes of entries in a [`Piece`], except for one that is longer.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Everything that earlier epochs left, as one core has it until it has installed it. A clone costs
+/// little: it shares everything that is large.
+#[derive(Clone, Debug, Default)]
 pub struct Past {
+    facts: Arc<Facts>,
+    /// Per lane its entries.
+    lanes: Vec<VecDeque<Arc<Piece>>>,
+}
+
+/// Entries of a lane with their indexes: slices of the logs as they were read.
+type Piece = Vec<(u64, Bytes)>;
+
+/// What all lanes together tell.
+#[derive(Debug, Default)]
+struct Facts {
     /// What lies beneath.
     ground: Ground,
-    /// Per lane the entries with their indexes: slices of the logs as they were read.
-    lanes: Vec<Vec<(u64, Bytes)>>,
     /// Lane 0's records that change control state, with their entries' indexes.
     control: Vec<(u64, Record)>,
     /// Epochs that were recorded.
@@ -121,8 +138,8 @@ pub struct Past {
 /// What [`recover`] makes of the logs.
 #[derive(Debug, Default)]
 pub struct Recovery {
-    /// For all cores.
-    pub past: Arc<Past>,
+    /// For all cores, to each a clone.
+    pub past: Past,
     /// For each lane its group's past, to be given to the core that has it.
     pub lanes: Vec<Recovered>,
 }
@@ -131,7 +148,7 @@ pub struct Recovery {
 #[derive(Debug)]
 pub struct LaneRead {
     recovered: Recovered,
-    entries: Vec<(u64, Bytes)>,
+    entries: VecDeque<Arc<Piece>>,
     /// What lies between two barriers.
     sections: Vec<Section>,
     /// In lane 0, records that change control state.
@@ -175,17 +192,19 @@ pub fn read_lane(
     let cut = ground.lanes.get(usize::from(lane.0)).copied().unwrap_or_default();
     let recovered = Recovered::assemble(records, cut)
         .map_err(|source| RecoverError::Lane { lane: lane.0, source })?;
+    let entries = recovered.entries().map(|(index, data)| (index, data.clone()));
     let mut read = LaneRead {
-        entries: recovered.entries().map(|(index, data)| (index, data.clone())).collect(),
+        entries: in_pieces(entries),
         recovered,
         sections: vec![Section { from: cut.index + 1, runs: Runs::default() }],
         control: Vec::new(),
         epochs: Vec::new(),
         newest_epoch: 0,
     };
-    for at in 0..read.entries.len() {
-        let (index, data) = read.entries[at].clone();
-        read.entry(lane, index, &data, ground.at)?;
+    for piece in read.entries.clone() {
+        for (index, data) in piece.iter() {
+            read.entry(lane, *index, data, ground.at)?;
+        }
     }
     Ok(read)
 }
@@ -195,7 +214,7 @@ pub fn read_lane(
 /// # Errors
 /// As [`recover`].
 pub fn join(lanes: Vec<LaneRead>, ground: &Ground) -> Result<Recovery, RecoverError> {
-    let mut past = Past { ground: ground.clone(), ..Past::default() };
+    let mut past = Facts { ground: ground.clone(), ..Facts::default() };
     // The checkpoint's epoch is the newest of its time, while its cut in lane 0 may lie below
     // that and below older ones.
     let found = lanes.iter().flat_map(|lane| &lane.epochs).chain(&ground.epoch);
@@ -206,11 +225,12 @@ pub fn join(lanes: Vec<LaneRead>, ground: &Ground) -> Result<Recovery, RecoverEr
     past.newest_epoch = begun.chain(past.epochs.last().map(|last| last.epoch)).max().unwrap_or(0);
 
     let mut runs = Vec::with_capacity(lanes.len());
+    let mut entries = Vec::with_capacity(lanes.len());
     let mut recovered = Vec::with_capacity(lanes.len());
     for (number, mut lane) in (0..).zip(lanes) {
         runs.push(lane.kept_runs(LaneId(number), &past.epochs)?);
         past.control.append(&mut lane.control);
-        past.lanes.push(lane.entries);
+        entries.push(lane.entries);
         recovered.push(lane.recovered);
     }
     past.cut = crate::order::epoch::cut(ground.at, &runs);
@@ -218,8 +238,27 @@ pub fn join(lanes: Vec<LaneRead>, ground: &Ground) -> Result<Recovery, RecoverEr
         Some(last) if last.cut > past.cut => {
             Err(RecoverError::Lost { served: last.cut, held: past.cut })
         }
-        _ => Ok(Recovery { past: Arc::new(past), lanes: recovered }),
+        _ => {
+            let past = Past { facts: Arc::new(past), lanes: entries };
+            Ok(Recovery { past, lanes: recovered })
+        }
     }
+}
+
+fn in_pieces(entries: impl Iterator<Item = (u64, Bytes)>) -> VecDeque<Arc<Piece>> {
+    let (mut pieces, mut piece, mut bytes) = (VecDeque::new(), Piece::new(), 0);
+    for (index, data) in entries {
+        bytes += data.len();
+        piece.push((index, data));
+        if bytes >= PIECE_BYTES {
+            pieces.push_back(Arc::new(std::mem::take(&mut piece)));
+            bytes = 0;
+        }
+    }
+    if !piece.is_empty() {
+        pieces.push_back(Arc::new(piece));
+    }
+    pieces
 }
 
 impl LaneRead {
@@ -285,13 +324,13 @@ impl Past {
     /// The epoch that begins now.
     #[must_use]
     pub fn next_epoch(&self) -> Epoch {
-        self.newest_epoch + 1
+        self.facts.newest_epoch + 1
     }
 
     /// P of R5: what checkpoint and lanes hold without a gap.
     #[must_use]
     pub fn cut(&self) -> Revision {
-        self.cut
+        self.facts.cut
     }
 
     /// The control state as of the epoch that `record` opens.
@@ -300,9 +339,9 @@ impl Past {
     /// If the epoch does not come after all that were found.
     #[must_use]
     pub fn control(&self, record: &EpochRecord) -> PastControl {
-        let mut control = self.ground.control.clone();
+        let mut control = self.facts.ground.control.clone();
         let epochs = self.epochs_with(record);
-        for (index, record) in &self.control {
+        for (index, record) in &self.facts.control {
             // A stamp does not tell whether the checkpoint has the record: others may have had the
             // same one after it. So all of them take effect, once more or for the first time.
             if record.at().is_none_or(|at| !epochs.voids(LaneId(0), *index, at)) {
@@ -312,42 +351,87 @@ impl Past {
         control
     }
 
-    /// Every write that the epoch of `record` keeps, in revision order.
+    /// Every write that the epoch of `record` keeps.
     ///
     /// # Panics
     /// As [`Past::control`].
-    pub fn writes(&self, record: &EpochRecord, mut visit: impl FnMut(Revision, Writes<'_>)) {
+    #[must_use]
+    pub fn replay(self, record: &EpochRecord) -> Replay {
         let epochs = self.epochs_with(record);
-        self.merge(&epochs, |revision, _, writes| visit(revision, writes));
+        Replay::new(self, epochs)
     }
 
-    /// Every write that the recorded epochs keep, in revision order: what a node has served, and
-    /// what the last epoch wrote. With each comes the lease whose end it was, if it was one's.
-    pub fn kept_writes(&self, visit: impl FnMut(Revision, Option<LeaseId>, Writes<'_>)) {
-        self.merge(&self.epochs, visit);
+    /// Every write that the recorded epochs keep: what a node has served, and what the last epoch
+    /// wrote.
+    #[must_use]
+    pub fn replay_recorded(self) -> Replay {
+        let epochs = self.facts.epochs.clone();
+        Replay::new(self, epochs)
     }
 
     fn epochs_with(&self, record: &EpochRecord) -> Epochs {
-        let mut epochs = self.epochs.clone();
+        let mut epochs = self.facts.epochs.clone();
         epochs.push(record.clone()).expect("newer than all that were found, and with their cut");
         epochs
     }
+}
 
-    fn merge(&self, epochs: &Epochs, mut visit: impl FnMut(Revision, Option<LeaseId>, Writes<'_>)) {
-        let lanes = (0..).map(LaneId).zip(&self.lanes);
-        let mut cursors: Vec<_> =
-            lanes.map(|(lane, entries)| Cursor::new(lane, entries, self.ground.at)).collect();
-        cursors.iter_mut().for_each(|cursor| cursor.step(epochs));
-        loop {
+/// The writes of all lanes in revision order, step by step.
+#[derive(Debug)]
+pub struct Replay {
+    base: Revision,
+    epochs: Epochs,
+    /// Per lane what is left, and where in that the next record stands.
+    lanes: Vec<(VecDeque<Arc<Piece>>, Place)>,
+}
+
+/// A record in the pieces of a lane.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    piece: usize,
+    /// Entry of the piece.
+    entry: usize,
+    /// Byte of the entry.
+    at: usize,
+}
+
+impl Replay {
+    fn new(past: Past, epochs: Epochs) -> Replay {
+        let lanes = past.lanes.into_iter().map(|pieces| (pieces, Place::default())).collect();
+        Replay { base: past.facts.ground.at, epochs, lanes }
+    }
+
+    /// Shows the next writes, of whole records and about `bytes_max` bytes, with their revision and,
+    /// if they are the end of a lease, with that. Whether there are more.
+    pub fn step(
+        &mut self,
+        bytes_max: usize,
+        mut visit: impl FnMut(Revision, Option<LeaseId>, Writes<'_>),
+    ) -> bool {
+        let mut cursors: Vec<_> = (0..)
+            .zip(&self.lanes)
+            .map(|(lane, (pieces, place))| Cursor::new(LaneId(lane), pieces, *place))
+            .collect();
+        cursors.iter_mut().for_each(|cursor| cursor.step(self.base, &self.epochs));
+        let mut bytes = 0;
+        while bytes < bytes_max {
             let oldest = cursors
                 .iter_mut()
                 .filter(|cursor| cursor.next.is_some())
                 .min_by_key(|cursor| cursor.next.as_ref().map(|(revision, ..)| *revision));
-            let Some(cursor) = oldest else { return };
+            let Some(cursor) = oldest else { break };
             let (revision, ended, writes) = cursor.next.take().expect("just filtered");
+            bytes += writes.len_bytes();
             visit(revision, ended, writes);
-            cursor.step(epochs);
+            cursor.step(self.base, &self.epochs);
         }
+        let more = cursors.iter().any(|cursor| cursor.next.is_some());
+        let places: Vec<_> = cursors.into_iter().map(|cursor| cursor.place).collect();
+        for ((pieces, place), reached) in self.lanes.iter_mut().zip(places) {
+            pieces.drain(..reached.piece);
+            *place = Place { piece: 0, ..reached };
+        }
+        more
     }
 }
 
@@ -397,27 +481,37 @@ impl PastControl {
 /// Reads the writes of one lane.
 struct Cursor<'a> {
     lane: LaneId,
-    base: Revision,
-    entries: std::slice::Iter<'a, (u64, Bytes)>,
-    /// The rest of an entry's batch.
-    reader: Reader<'a>,
+    pieces: &'a VecDeque<Arc<Piece>>,
+    /// Where `next` stands.
+    place: Place,
+    /// The batch of the entry there, behind `next`.
+    reader: Option<Reader<'a>>,
     /// Above this the entry's records are void.
     limit: Revision,
     next: Option<(Revision, Option<LeaseId>, Writes<'a>)>,
 }
 
 impl<'a> Cursor<'a> {
-    fn new(lane: LaneId, entries: &'a [(u64, Bytes)], base: Revision) -> Cursor<'a> {
-        let (entries, reader) = (entries.iter(), Reader::new(&[]));
-        Cursor { lane, base, entries, reader, limit: Revision::MAX, next: None }
+    fn new(lane: LaneId, pieces: &'a VecDeque<Arc<Piece>>, place: Place) -> Cursor<'a> {
+        Cursor { lane, pieces, place, reader: None, limit: Revision::MAX, next: None }
     }
 
-    fn step(&mut self, epochs: &Epochs) {
+    fn step(&mut self, base: Revision, epochs: &Epochs) {
         loop {
-            let Some(seen) = self.reader.record().expect("looked at before") else {
-                let Some((index, data)) = self.entries.next() else { return };
-                self.reader = Reader::new(data);
+            let Some(reader) = &mut self.reader else {
+                let Some(piece) = self.pieces.get(self.place.piece) else { return };
+                let Some((index, data)) = piece.get(self.place.entry) else {
+                    self.place = Place { piece: self.place.piece + 1, ..Place::default() };
+                    continue;
+                };
+                self.reader = Some(Reader::from(data, self.place.at));
                 self.limit = epochs.limit(self.lane, *index).unwrap_or(Revision::MAX);
+                continue;
+            };
+            self.place.at = reader.at();
+            let Some(seen) = reader.record().expect("looked at before") else {
+                self.place = Place { entry: self.place.entry + 1, at: 0, ..self.place };
+                self.reader = None;
                 continue;
             };
             let (revision, ended, writes) = match seen {
@@ -427,7 +521,7 @@ impl<'a> Cursor<'a> {
                 }
                 _ => continue,
             };
-            if revision > self.base && revision <= self.limit {
+            if revision > base && revision <= self.limit {
                 self.next = Some((revision, ended, writes));
                 return;
             }

@@ -2,17 +2,28 @@
 //! commits the epoch record, every core installs what the cut keeps, then all serve.
 
 use super::message::Message;
+use super::past::{PastControl, Replay};
 use super::seat::Item;
 use super::{Effects, Engine};
 use crate::keys::{CoreId, LaneId, Revision};
 use crate::lane::redo::{Record, Writes};
 use crate::order::EpochRecord;
 
+/// About how many bytes of records one turn installs: some milliseconds.
+const REPLAY_BYTES: usize = 1 << 20;
+
 /// What the keeper knows of an epoch that begins.
 pub(super) struct Start {
     barriers: Vec<Option<(u64, u64)>>,
     record: Option<EpochRecord>,
     replayed: u16,
+}
+
+/// What a core has still to install before it serves.
+pub(super) struct Replaying {
+    /// Nothing for a core that owns no range.
+    replay: Option<Replay>,
+    control: PastControl,
 }
 
 impl Start {
@@ -80,8 +91,9 @@ impl Engine {
         }
     }
 
-    /// Installs everything the new epoch keeps, in revision order (R8), for the shards of this core.
-    pub(super) fn replay(&mut self, record: &EpochRecord, fx: &mut Effects) {
+    /// Begins to install everything the new epoch keeps. Not in this turn: what it tells other cores
+    /// must leave first, so that all install at the same time.
+    pub(super) fn begin_replay(&mut self, record: &EpochRecord) {
         let past = self.past.take().expect("an epoch begins once");
         let mut control = past.control(record);
         self.control.map = std::mem::take(&mut control.map);
@@ -95,11 +107,24 @@ impl Engine {
             self.take_base(&base);
         }
         let mut owners = self.control.map.starts().iter().map(|(_, lane)| *lane);
-        if owners.any(|lane| self.core_of(lane) == self.core) {
-            past.writes(record, |revision, writes| self.replay_writes(revision, writes));
+        let owns = owners.any(|lane| self.core_of(lane) == self.core);
+        let replay = owns.then(|| past.replay(record));
+        self.replaying = Some(Box::new(Replaying { replay, control }));
+        self.again = true;
+    }
+
+    /// Installs the next part of that in revision order (R8), for the shards of this core.
+    pub(super) fn step_replay(&mut self, fx: &mut Effects) {
+        let Some(mut replaying) = self.replaying.take() else { return };
+        let more = replaying.replay.as_mut().is_some_and(|replay| {
+            replay.step(REPLAY_BYTES, |revision, _, writes| self.replay_writes(revision, writes))
+        });
+        if more {
+            self.replaying = Some(replaying);
+            self.again = true;
+            return;
         }
-        // The memory of the logs goes with the last core that has installed them.
-        drop(past);
+        let Replaying { control, .. } = *replaying;
         for seat in &mut self.seats {
             seat.shard.compact(control.compacted);
         }

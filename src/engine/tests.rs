@@ -48,7 +48,7 @@ impl Node {
                 lanes,
                 member: 1,
                 order: Arc::clone(&order),
-                past: Arc::clone(&recovery.past),
+                past: recovery.past.clone(),
                 groups,
                 base: None,
                 log_bytes: 0,

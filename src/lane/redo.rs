@@ -340,6 +340,12 @@ impl Writes<'_> {
         self.left == 0
     }
 
+    /// Size of those that are left.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Copies of those that are left.
     #[must_use]
     pub fn to_vec(self) -> Vec<Write> {
@@ -380,7 +386,19 @@ impl<'a> Reader<'a> {
     /// Reads `bytes` from the beginning.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Reader<'a> {
-        Reader { bytes, at: 0 }
+        Reader::from(bytes, 0)
+    }
+
+    /// Reads `bytes` from `at` on, where a record begins.
+    #[must_use]
+    pub fn from(bytes: &'a [u8], at: usize) -> Reader<'a> {
+        Reader { bytes, at }
+    }
+
+    /// Where the next record begins.
+    #[must_use]
+    pub fn at(&self) -> usize {
+        self.at
     }
 
     /// The next record, or `None` at the end.

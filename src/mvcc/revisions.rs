@@ -54,6 +54,14 @@ impl Revisions {
     pub(super) fn insert(&mut self, position: Position, slot: SlotId) {
         self.len += 1;
         let entry = Entry { revision: position.0, sub: position.1, slot };
+        // Nearly always; a search over the names costs more than all the rest.
+        if let Some(mut last) = self.chunks.last_entry()
+            && last.get().len() < CHUNK_MAX
+            && last.get().last().is_some_and(|newest| newest.position() < position)
+        {
+            last.get_mut().push(entry);
+            return;
+        }
         let Some((_, chunk)) = self.chunks.range_mut(..=position).next_back() else {
             return self.insert_first(entry);
         };

@@ -81,7 +81,7 @@ pub(super) struct Place {
     pub cpu: usize,
     /// What earlier epochs left: the memory of the logs, which goes when the last core has installed
     /// it. So nothing that lives longer may hold it.
-    pub past: Arc<Past>,
+    pub past: Past,
     /// The image that the past goes on from; held as briefly.
     pub base: Option<Arc<Base>>,
     /// The past of its lanes, ascending.

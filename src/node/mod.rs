@@ -138,7 +138,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         let place = Place {
             core: CoreId(number),
             cpu: places[usize::from(number) % places.len()],
-            past: Arc::clone(&past),
+            past: past.clone(),
             base: base.clone(),
             groups,
             log,

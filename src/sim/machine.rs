@@ -205,7 +205,7 @@ impl World {
                 lanes: self.lanes,
                 member: 1,
                 order: Arc::clone(&self.order),
-                past: Arc::clone(&recovery.past),
+                past: recovery.past.clone(),
                 groups,
                 base: base.clone(),
                 log_bytes,
@@ -535,7 +535,7 @@ impl World {
         let (ground, _) = self.images.load();
         let past = recover(records, &ground).expect("logs and checkpoint make sense").past;
         let mut history = Vec::new();
-        past.kept_writes(|revision, ended, writes| {
+        past.replay_recorded().step(usize::MAX, |revision, ended, writes| {
             history.push(Happened { revision, ended, writes: writes.to_vec() });
         });
         history

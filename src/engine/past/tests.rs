@@ -57,20 +57,28 @@ fn ground(at: i64, cuts: &[u64], epoch: Option<EpochRecord>) -> Ground {
     Ground { at: Revision(at), lanes, epoch, control: PastControl::default() }
 }
 
-fn read(lanes: Vec<Lane>, ground: &Ground) -> Result<Arc<Past>, RecoverError> {
+fn read(lanes: Vec<Lane>, ground: &Ground) -> Result<Past, RecoverError> {
     recover(lanes.into_iter().map(|lane| lane.records).collect(), ground).map(|r| r.past)
 }
 
 /// What the next epoch installs, and the control state it begins with.
 fn replayed(past: &Past) -> (String, PastControl) {
     let record = epoch(past.next_epoch(), past.cut().0, &[1000, 1000]);
-    let mut seen = Vec::new();
-    past.writes(&record, |revision, writes| {
-        for (key, _) in writes {
-            seen.push(format!("{}@{}", String::from_utf8_lossy(key), revision.0));
-        }
-    });
-    (seen.join(" "), past.control(&record))
+    let stepwise = |bytes_max| {
+        let mut seen = Vec::new();
+        let mut replay = past.clone().replay(&record);
+        let mut show = |revision: Revision, _, writes: Writes<'_>| {
+            for (key, _) in writes {
+                seen.push(format!("{}@{}", String::from_utf8_lossy(key), revision.0));
+            }
+        };
+        while replay.step(bytes_max, &mut show) {}
+        assert!(replay.lanes.iter().all(|(pieces, _)| pieces.is_empty()), "memory is let go");
+        seen.join(" ")
+    };
+    let at_once = stepwise(usize::MAX);
+    assert_eq!(stepwise(1), at_once);
+    (at_once, past.control(&record))
 }
 
 fn two_lanes() -> Vec<Lane> {

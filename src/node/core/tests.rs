@@ -54,7 +54,7 @@ fn run<F: Future<Output = ()> + 'static>(
         .zip(meshes)
         .map(|((core, log), mesh)| {
             let groups = pasts.extract_if(.., |(lane, _)| lane.0 % cores == core).collect();
-            let (order, past) = (Arc::clone(&order), Arc::clone(&recovery.past));
+            let (order, past) = (Arc::clone(&order), recovery.past.clone());
             let hub = HubConfig::default();
             let core_id = CoreId(core);
             let setup = Setup {
