@@ -19,9 +19,9 @@ fn limited() -> Server {
 
 /// Puts values of 100 KB until one is refused; how many were taken.
 fn fill(server: &Server) -> usize {
-    let value = b64(&"v".repeat(100_000));
+    let value = b64("v".repeat(100_000));
     for n in 0..100 {
-        let put = json!({"key": b64(&format!("fill{n:03}")), "value": value});
+        let put = json!({"key": b64(format!("fill{n:03}")), "value": value});
         let (status, answer) = server.call("/v3/kv/put", &put);
         if status != 200 {
             assert_eq!((status, &answer), (429, &json!({"code": 8, "message": NO_SPACE})));
