@@ -26,7 +26,7 @@ use super::watchdog::{BEAT_MS, Pulse};
 use crate::api::door::{Door, Inbox, WatchInput};
 use crate::engine::{Effects, Engine, Error, Input, Message, Request, RequestId, Sizes};
 use crate::keys::LaneId;
-use crate::lane::Stored;
+use crate::lane::{Retained, Stored};
 use crate::metrics;
 use crate::watch::StreamId;
 
@@ -65,6 +65,8 @@ const SLOW_TURN: Duration = Duration::from_millis(1);
 pub(super) struct Parts<D> {
     pub engine: Engine,
     pub log: Log<D>,
+    /// Which segments of the log hold what.
+    pub retained: Retained,
     pub mesh: Mesh<Message>,
     pub door: Rc<Door>,
     /// On the core that asks for checkpoints.
@@ -229,9 +231,9 @@ impl<D: Disk> Drive<D> {
     /// Carries out what the engine asks for. Writes start before anything else is done, since
     /// their time counts; answers and messages never depend on the writes of their own turn.
     fn carry_out(&mut self, now_ms: u64) -> Result<(), cored_wal::Error> {
-        let Parts { engine, log, mesh, door, metrics, .. } = &mut self.parts;
+        let Parts { engine, log, retained, mesh, door, metrics, .. } = &mut self.parts;
         let fx = &mut self.effects;
-        let last = append(log, &mut fx.records, &mut fx.carry);
+        let last = append(log, retained, &mut fx.records, &mut fx.carry);
         if let Some(turn) = fx.turn.take() {
             self.unpersisted.push_back((last.expect("a turn with a number has records"), turn));
         }
@@ -239,6 +241,12 @@ impl<D: Disk> Drive<D> {
         self.writes.note(&log.stats(), metrics);
         if log.next_tick_ms().is_some_and(|due_ms| due_ms <= now_ms) {
             log.tick(now_ms)?;
+        }
+        if let Some(cuts) = fx.recycle.take()
+            && let Some(first) = retained.below(&cuts)
+        {
+            log.recycle_below(first)?;
+            retained.recycled_below(log.oldest_segment());
         }
         mesh.send(&mut fx.mesh);
         fx.wake.drain(..).for_each(|core| mesh.poke(core));
@@ -394,11 +402,15 @@ fn note_sizes(metrics: &metrics::Core, sizes: &Sizes) {
 /// Appends records in order and returns the last one's place; then sets what is carried.
 fn append<D: Disk>(
     log: &mut Log<D>,
+    retained: &mut Retained,
     records: &mut Vec<(LaneId, Stored)>,
     carry: &mut Vec<(LaneId, Stored)>,
 ) -> Option<Sequence> {
     let mut last = None;
     for (lane, stored) in records.drain(..) {
+        if let Some(index) = stored.entry_index() {
+            retained.append(log.position().segment, lane, index);
+        }
         last = Some(log.append(lane.0, stored.kind as u8, &[&stored.head, &stored.body]));
     }
     for (lane, stored) in carry.drain(..) {

@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::engine::{Engine, Message, Past, Setup};
 use crate::front::{self, Incoming, Limits, Told};
 use crate::keys::{CoreId, LaneId};
-use crate::lane::Recovered;
+use crate::lane::{Recovered, Retained};
 use crate::metrics::{self, Facts, Process};
 use crate::mvcc::base::Base;
 use crate::order::Order;
@@ -87,6 +87,7 @@ pub(super) struct Place {
     /// The past of its lanes, ascending.
     pub groups: Vec<(LaneId, Recovered)>,
     pub log: Log<DirectDisk>,
+    pub retained: Retained,
     pub mesh: Mesh<Message>,
     pub incoming: Incoming,
     /// For the core that asks for checkpoints.
@@ -142,7 +143,7 @@ async fn live(
     place: Place,
     events: Sender<Event>,
 ) -> Result<(), cored_wal::Error> {
-    let Place { core, past, base, groups, log, mesh, incoming, background, .. } = place;
+    let Place { core, past, base, groups, log, retained, mesh, incoming, background, .. } = place;
     let Identity { cluster, member, lanes, .. } = shared.identity;
     let door = Door::new(door::Identity { cluster_id: cluster, member_id: member });
     let metrics = Arc::clone(&shared.metrics[usize::from(core.0)]);
@@ -195,6 +196,7 @@ async fn live(
     core::drive(Parts {
         engine,
         log,
+        retained,
         mesh,
         door,
         background,

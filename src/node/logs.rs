@@ -70,7 +70,7 @@ pub(super) fn open(
         bytes: 0,
     };
     let mut lanes: Records = vec![Vec::new(); usize::from(home.identity().lanes)];
-    for (number, (log, records, retained)) in (0..).zip(opened) {
+    for (number, (mut log, records, retained)) in (0..).zip(opened) {
         for (lane, mut records) in records.into_iter().enumerate() {
             logs.records += records.len() as u64;
             logs.bytes += records.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
@@ -80,6 +80,10 @@ pub(super) fn open(
             logs.open.push(log);
             logs.retained.push(retained);
         } else {
+            // Nobody writes to it any more, so it is now or never.
+            if let Some(first) = retained.below(&ground.lanes) {
+                log.recycle_below(first).map_err(|source| Failure::Log { log: number, source })?;
+            }
             log.close().map_err(|source| Failure::Log { log: number, source })?;
         }
     }

@@ -131,7 +131,9 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let Recovery { past, lanes } = logs.recovery;
     let mut lanes: Vec<_> = (0..).map(LaneId).zip(lanes).collect();
     let places = limits::cpus();
-    for (((number, log), mesh), incoming) in (0..).zip(logs.open).zip(meshes).zip(incoming) {
+    let opened = logs.open.into_iter().zip(logs.retained);
+    for (((number, (log, retained)), mesh), incoming) in (0..).zip(opened).zip(meshes).zip(incoming)
+    {
         // Lane k lives on core k modulo the number of cores.
         let own = |(lane, _): &mut (LaneId, _)| lane.0 % shared.config.cores == number;
         let groups: Vec<_> = lanes.extract_if(.., own).collect();
@@ -142,6 +144,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
             base: base.clone(),
             groups,
             log,
+            retained,
             mesh,
             incoming,
             // The keeper of the checkpoints lives on the first core.

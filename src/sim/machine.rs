@@ -17,6 +17,7 @@ use crate::engine::{
     Answer, Effects, Engine, Error, Input, Message, Request, RequestId, Setup, recover,
 };
 use crate::keys::{CoreId, KeyRange, LaneId, LeaseId};
+use crate::lane::{Retained, entry_index};
 use crate::order::Order;
 use crate::watch::{HubConfig, StreamId, WatchInput};
 
@@ -65,6 +66,7 @@ enum Phase {
 struct Core {
     engine: Engine,
     log: Log<MemoryDisk>,
+    retained: Retained,
     phase: Phase,
     inputs: VecDeque<Input>,
     inbox: VecDeque<(CoreId, Message)>,
@@ -183,7 +185,7 @@ impl World {
     fn start(&mut self) {
         let cores = 1 + self.random.below(DISKS as u64) as u16;
         let salt = self.random.number();
-        let (records, logs) = open(&self.disks, self.lanes, salt);
+        let (records, mut logs) = open(&self.disks, self.lanes, salt);
         for disk in &self.disks {
             disk.set_pace(Pace::Stepwise);
             if self.plan.disk_faults && self.random.one_in(4) {
@@ -214,11 +216,18 @@ impl World {
                 auto_compaction: None,
             })
         };
+        for (log, retained) in logs.iter_mut().skip(usize::from(cores)) {
+            // Nobody writes to it, so it is now or never.
+            if let Some(first) = retained.below(&ground.lanes) {
+                log.recycle_below(first).expect("the disks work while logs are opened");
+            }
+        }
         let cores = (0..cores).map(CoreId).zip(groups).zip(logs);
         self.cores = cores
-            .map(|((core, groups), log)| Core {
+            .map(|((core, groups), (log, retained))| Core {
                 engine: engine(core, groups),
                 log,
+                retained,
                 phase: Phase::Resting,
                 inputs: VecDeque::new(),
                 inbox: VecDeque::new(),
@@ -390,10 +399,17 @@ impl World {
         }
         let fx = &mut self.cores[at].fx;
         fx.dropped.clear();
+        let recycle = fx.recycle.take();
         if let Some(build) = fx.build.take() {
             self.images.begin(build);
         }
-        self.cores[at].phase = Phase::Resting;
+        let core = &mut self.cores[at];
+        if let Some(first) = recycle.and_then(|cuts| core.retained.below(&cuts)) {
+            // A failed log is noticed in the core's next step.
+            let _ = core.log.recycle_below(first);
+            core.retained.recycled_below(core.log.oldest_segment());
+        }
+        core.phase = Phase::Resting;
         Ok(())
     }
 
@@ -549,6 +565,9 @@ fn watch_request(union: RequestUnion) -> pb::WatchRequest {
 fn write_records(core: &mut Core) {
     let mut last = None;
     for (lane, stored) in core.fx.records.drain(..) {
+        if let Some(index) = stored.entry_index() {
+            core.retained.append(core.log.position().segment, lane, index);
+        }
         let parts = [&stored.head[..], &stored.body[..]];
         last = Some(core.log.append(lane.0, stored.kind as u8, &parts));
     }
@@ -568,8 +587,11 @@ fn write_records(core: &mut Core) {
 /// Per lane its records.
 type Records = Vec<Vec<(u8, Bytes)>>;
 
+/// A log, and which of its segments hold what.
+type Opened = (Log<MemoryDisk>, Retained);
+
 /// Opens the logs on `disks` and sorts what they hold by lane.
-fn open(disks: &[MemoryDisk], lanes: u16, salt: u64) -> (Records, Vec<Log<MemoryDisk>>) {
+fn open(disks: &[MemoryDisk], lanes: u16, salt: u64) -> (Records, Vec<Opened>) {
     let mut records: Records = vec![Vec::new(); usize::from(lanes)];
     let mut logs = Vec::new();
     for (number, disk) in (0..).zip(disks) {
@@ -577,17 +599,21 @@ fn open(disks: &[MemoryDisk], lanes: u16, salt: u64) -> (Records, Vec<Log<Memory
         disk.set_odds(Odds::default());
         let options = Options {
             log: number,
-            segment_bytes: 64 << 10,
+            segment_bytes: 24 << 10,
             group_bytes_max: 8 << 10,
             second_write_bytes: 512,
             salt,
             ..Options::default()
         };
+        let mut retained = Retained::default();
         let opened = Log::open(disk.clone(), options, |record| {
+            if let Some(index) = entry_index(record.kind, &record.payload) {
+                retained.append(record.segment, LaneId(record.lane), index);
+            }
             records[usize::from(record.lane)].push((record.kind, record.payload.clone()));
         });
         let (log, _) = opened.expect("what was acknowledged is there");
-        logs.push(log);
+        logs.push((log, retained));
     }
     (records, logs)
 }

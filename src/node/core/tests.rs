@@ -13,6 +13,7 @@ use glommio::LocalExecutorBuilder;
 use super::*;
 use crate::engine::{Answer, Ground, Reply, Setup, recover};
 use crate::keys::CoreId;
+use crate::lane::Retained;
 use crate::order::Order;
 use crate::watch::HubConfig;
 
@@ -79,6 +80,7 @@ fn run<F: Future<Output = ()> + 'static>(
                 let serves = serves(usize::from(core), client, &door, Arc::clone(&shutdown));
                 let driven = drive(Parts {
                     background: None,
+                    retained: Retained::default(),
                     engine: Engine::new(setup),
                     log,
                     mesh,
