@@ -15,7 +15,7 @@ pub use cursor::{Cursor, KeyRef};
 pub use history::History;
 pub use row::{BlockRef, Corrupt, Why};
 
-pub(super) use block::{Block, KEY_COST, VERSION_COST, is_live_record, push_record};
+pub(super) use block::{Block, Place, VERSION_COST, push_key, push_version, split_key, tops};
 pub(super) use row::Tally;
 
 use std::collections::BTreeMap;
@@ -49,7 +49,7 @@ pub struct Base {
     blocks: Vec<BlockRef>,
     names: Names,
     /// For each block its file, in `files`.
-    places: Vec<u32>,
+    file_of: Vec<u32>,
     files: Vec<Mapped>,
     states: Vec<AtomicU8>,
     /// Live keys before each block; one more entry for all.
@@ -99,7 +99,7 @@ impl Base {
         let mut base = Base {
             at,
             names: Names::of(&blocks),
-            places: Vec::with_capacity(blocks.len()),
+            file_of: Vec::with_capacity(blocks.len()),
             states: blocks.iter().map(|_| AtomicU8::new(UNTOUCHED)).collect(),
             live_before: Vec::with_capacity(blocks.len() + 1),
             keys: 0,
@@ -126,7 +126,7 @@ impl Base {
                     return Err(corrupt(number, row, Why::OutOfOrder));
                 }
             }
-            base.places.push(place as u32);
+            base.file_of.push(place as u32);
             base.live_before.push(live);
             live += u64::from(row.live);
             base.keys += u64::from(row.keys);
@@ -335,7 +335,7 @@ impl Base {
 
     fn bytes_of(&self, number: usize) -> &[u8] {
         let row = &self.blocks[number];
-        let file = (*self.files[self.places[number] as usize]).as_ref();
+        let file = (*self.files[self.file_of[number] as usize]).as_ref();
         // `open` saw that it lies inside; a file that is shorter now has a bad block here.
         file.get(row.offset as usize..row.offset as usize + row.len as usize).unwrap_or_default()
     }

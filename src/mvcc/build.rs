@@ -12,13 +12,13 @@ mod tests;
 pub(super) use merge::feed;
 pub use merge::{Error, Sorted, image};
 
-use std::ops::Range;
-
 use rkyv::rancor::Failure;
 
-use super::base::{Block, BlockRef, KEY_COST, Tally, VERSION_COST, is_live_record, push_record};
+use super::base::{
+    Block, BlockRef, Place, Tally, VERSION_COST, push_key, push_version, split_key, tops,
+};
 use super::index::{hint, shared};
-use super::version::{Position, VersionRef};
+use super::version::VersionRef;
 use crate::keys::Revision;
 
 /// About how large a block is: small enough to be checked in a few dozen microseconds when it is first touched,
@@ -61,22 +61,19 @@ pub(super) struct Sizes {
 #[derive(Default)]
 struct Open {
     keys: Vec<OpenKey>,
-    modified: Vec<i64>,
-    subs: Vec<u32>,
-    /// Where each version's record begins in `heap`.
-    records: Vec<usize>,
+    versions: Vec<Place>,
     heap: Vec<u8>,
     /// Bytes that the keys will take.
     size: usize,
 }
 
 struct OpenKey {
-    /// Where the key stands in `heap`.
-    start: usize,
     /// Number of its first version.
     first: usize,
     /// Bytes that it will take.
     size: usize,
+    /// Whether the newest version gives it a value.
+    live: bool,
     tally: Tally,
 }
 
@@ -113,7 +110,7 @@ impl<'s, S: Sink> Builder<'s, S> {
         if versions.is_empty() {
             return Ok(());
         }
-        let bytes: usize = versions.iter().map(record_bytes).sum();
+        let bytes: usize = versions.iter().map(bytes_at_most).sum();
         if bytes > self.sizes.part && versions.len() > 1 {
             return self.add_parts(key, versions);
         }
@@ -181,7 +178,7 @@ impl<'s, S: Sink> Builder<'s, S> {
         while !left.is_empty() {
             let mut bytes = 0;
             let fits = left.iter().take_while(|version| {
-                bytes += record_bytes(version);
+                bytes += bytes_at_most(version);
                 bytes <= self.sizes.part
             });
             let (part, rest) = left.split_at(fits.count().max(1));
@@ -198,7 +195,7 @@ impl<'s, S: Sink> Builder<'s, S> {
 
     /// Makes a block of the first `count` keys.
     fn emit(&mut self, count: usize, ties: Ties) -> Result<(), S::Error> {
-        let block = self.open.block(0..count, ties);
+        let block = self.open.block(count, ties);
         let mut tally = Tally::default();
         self.open.keys[..count].iter().for_each(|key| tally.merge(&key.tally));
         let first_key = self.open.key(0).to_vec();
@@ -240,29 +237,31 @@ fn kept<'v, 'a>(versions: &'v [VersionRef<'a>], compacted: Revision) -> &'v [Ver
 }
 
 /// What a version takes at most, without its key.
-fn record_bytes(version: &VersionRef<'_>) -> usize {
-    VERSION_COST + 25 + version.value.len()
+fn bytes_at_most(version: &VersionRef<'_>) -> usize {
+    VERSION_COST + version.value.len()
 }
 
 impl Open {
     fn push(&mut self, key: &[u8], versions: &[VersionRef<'_>]) {
-        let (start, first) = (self.heap.len(), self.modified.len());
-        self.heap.extend_from_slice(key);
-        for version in versions {
-            self.modified.push(version.modified.0);
-            self.subs.push(version.sub);
-            self.records.push(self.heap.len());
-            push_record(version, &mut self.heap);
+        let (start, first) = (self.heap.len(), self.versions.len());
+        for (number, version) in versions.iter().enumerate() {
+            let at = u32::try_from(self.heap.len()).expect("the keys of two blocks");
+            self.versions.push(Place { modified: version.modified.0, sub: version.sub, at });
+            if number == 0 {
+                push_key(key, &mut self.heap);
+            }
+            push_version(version, &mut self.heap);
         }
-        let size = KEY_COST + versions.len() * VERSION_COST + self.heap.len() - start;
+        // The hint, then for each version its place and its number in the order.
+        let size = 4 + versions.len() * (size_of::<Place>() + 4) + self.heap.len() - start;
         let tally = Tally::of(key, versions.iter().copied());
-        self.keys.push(OpenKey { start, first, size, tally });
+        self.keys.push(OpenKey { first, size, live: tally.live == 1, tally });
         self.size += size;
     }
 
     fn key(&self, k: usize) -> &[u8] {
-        let key = &self.keys[k];
-        &self.heap[key.start..self.records[key.first]]
+        let start = self.versions[self.keys[k].first].at as usize;
+        split_key(&self.heap[start..]).expect("an entry begins with its key").0
     }
 
     /// How many keys make a block of at most `limit` bytes, or one that is not below `least`.
@@ -278,63 +277,47 @@ impl Open {
         count
     }
 
-    /// The numbers of the versions of the keys `keys`, and their part of the heap.
-    fn bounds(&self, keys: &Range<usize>) -> (Range<usize>, Range<usize>) {
-        let end = self.keys.get(keys.end);
-        let versions = self.keys[keys.start].first..end.map_or(self.modified.len(), |k| k.first);
-        let heap = self.keys[keys.start].start..end.map_or(self.heap.len(), |k| k.start);
-        (versions, heap)
+    /// How many versions the first `count` keys have, and how much of the heap they take.
+    fn ends(&self, count: usize) -> (usize, usize) {
+        match self.keys.get(count) {
+            Some(next) => (next.first, self.versions[next.first].at as usize),
+            None => (self.versions.len(), self.heap.len()),
+        }
     }
 
-    fn block(&self, keys: Range<usize>, ties: Ties) -> Block {
-        let (versions, heap) = self.bounds(&keys);
-        let offset = |at: usize| u32::try_from(at - heap.start).expect("far below 4 GiB");
-        let skip = shared(self.key(keys.start), self.key(keys.end - 1));
-        let mut live = vec![0; keys.len().div_ceil(64)];
-        for (k, key) in self.keys[keys.clone()].iter().enumerate() {
-            let last = self.keys.get(keys.start + k + 1).map_or(self.modified.len(), |k| k.first);
-            debug_assert!(last > key.first, "a key has a version");
-            live[k / 64] |= u64::from(self.is_live(last - 1)) << (k % 64);
+    /// A block of the first `count` keys.
+    fn block(&self, count: usize, ties: Ties) -> Block {
+        let (versions, heap) = self.ends(count);
+        let (keys, places) = (&self.keys[..count], &self.versions[..versions]);
+        let skip = shared(self.key(0), self.key(count - 1));
+        let hints: Vec<u32> = (0..count).map(|k| hint(self.key(k), skip)).collect();
+        let mut live = vec![0; count.div_ceil(64)];
+        for (k, key) in keys.iter().enumerate() {
+            live[k / 64] |= u64::from(key.live) << (k % 64);
         }
-        let position = |v: u32| -> Position {
-            let v = versions.start + v as usize;
-            (Revision(self.modified[v]), self.subs[v])
-        };
-        let mut order: Vec<u32> = (0..versions.len() as u32).collect();
-        order.sort_unstable_by_key(|v| position(*v));
-        let firsts = self.keys[keys.clone()].iter().map(|k| (k.first - versions.start) as u32);
+        let mut order: Vec<u32> = (0..versions as u32).collect();
+        order.sort_unstable_by_key(|v| (places[*v as usize].modified, places[*v as usize].sub));
+        let alone = count == versions;
         Block {
-            heap: self.heap[heap.clone()].to_vec(),
+            heap: self.heap[..heap].to_vec(),
             order,
             live,
-            subs: self.subs[versions.clone()].to_vec(),
-            modified: self.modified[versions.clone()].to_vec(),
-            firsts: if keys.len() == versions.len() { Vec::new() } else { firsts.collect() },
-            records: self.records[versions].iter().map(|at| offset(*at)).collect(),
-            keys: self.keys[keys.clone()].iter().map(|k| offset(k.start)).collect(),
-            hints: keys.map(|k| hint(self.key(k), skip)).collect(),
+            firsts: if alone { Vec::new() } else { keys.iter().map(|k| k.first as u32).collect() },
+            places: places.to_vec(),
+            tops: tops(&hints),
+            hints,
             skip: skip as u32,
             goes_on: ties.goes_on,
             continues: ties.continues,
         }
     }
 
-    fn is_live(&self, v: usize) -> bool {
-        is_live_record(&self.heap[self.records[v]..])
-    }
-
     fn drain(&mut self, count: usize) {
-        let (versions, heap) = self.bounds(&(0..count));
-        let size: usize = self.keys.drain(..count).map(|key| key.size).sum();
-        self.size -= size;
-        self.modified.drain(..versions.end);
-        self.subs.drain(..versions.end);
-        self.records.drain(..versions.end);
-        self.heap.drain(..heap.end);
-        for key in &mut self.keys {
-            key.start -= heap.end;
-            key.first -= versions.end;
-        }
-        self.records.iter_mut().for_each(|at| *at -= heap.end);
+        let (versions, heap) = self.ends(count);
+        self.size -= self.keys.drain(..count).map(|key| key.size).sum::<usize>();
+        self.versions.drain(..versions);
+        self.heap.drain(..heap);
+        self.keys.iter_mut().for_each(|key| key.first -= versions);
+        self.versions.iter_mut().for_each(|version| version.at -= heap as u32);
     }
 }

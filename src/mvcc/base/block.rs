@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use rkyv::primitive::ArchivedU32;
 use rkyv::rancor::Failure;
 use rkyv::{Archive, Serialize};
 
@@ -17,50 +18,74 @@ const TOMBSTONE: u8 = 1;
 const FIRST: u8 = 2;
 const LEASED: u8 = 4;
 
-/// What a key with one version costs in a block of live keys, beside its key and its value.
-pub(in crate::mvcc) const KEY_COST: usize = 8;
-pub(in crate::mvcc) const VERSION_COST: usize = 8 + 4 + 4 + 4;
+/// What a version costs in a block beside its value, at most: its place, its number in the order, flags, numbers.
+pub(in crate::mvcc) const VERSION_COST: usize = 16 + 4 + 1 + 24;
+
+/// Hints under one entry of `tops`: two lines of a cache.
+const GROUP: usize = 32;
 
 /// K keys in order and their V versions, each key's together and oldest first.
 ///
 /// ```text
-/// skip       bytes that all keys share at their beginning
-/// hints      K × u32   four bytes of each key behind those, big-endian in value
-/// keys       K × u32   where the key stands in `heap`
-/// firsts     K × u32   number of its first version; empty when every key has one version
-/// modified   V × i64   revision
-/// subs       V × u32   place in the revision
-/// records    V × u32   where the version's record stands in `heap`
-/// order      V × u32   numbers of the versions in order of (revision, sub)
+/// heap       each version's entry, one after the other
+/// order      V × u32        numbers of the versions in order of (revision, sub)
 /// live       ⌈K/64⌉ × u64   bit k: key k has a value by its newest version
-/// heap       key, records of its versions, next key, …
+/// firsts     K × u32        number of the key's first version; empty when every key has one version
+/// places     V × (revision i64, sub u32, where the entry begins in heap u32)
+/// hints      K × u32        four bytes of the key behind those that all share, big-endian in value
+/// tops       ⌊K/32⌋ × u32   the last hint of each 32
+/// skip       u32            bytes that all keys share at their beginning
+/// goes_on    bool           the newest versions of the only key are in the next block
+/// continues  bool           older versions of the only key are in the block before
 /// ```
 ///
-/// A record is a byte of flags (1 tombstone · 2 first of its life: create is modified, version is 1 ·
-/// 4 leased), create and version as i64 unless one of the first two is set, the lease as i64 if there
-/// is one, and the value up to what follows. So a key with one version costs 29 bytes and a bit beside
-/// key and value, and finding it touches the hints, one line of some columns, and the heap.
+/// The entry of a key's first version begins with the length of the key, u32, and the key. Then every
+/// entry has a byte of flags (1 tombstone · 2 first of its life: create is modified, version is 1 · 4
+/// leased), create and version as i64 unless one of the first two is set, the lease as i64 if there is
+/// one, and the value up to the end of the entry.
 ///
-/// A key with more versions than fit one block has blocks of its own: `goes_on` in all but the last of
-/// them, `continues` in all but the first.
+/// So a key with one version costs 29 bytes and a bit beside key and value. A look-up waits for memory five
+/// times: for the root of the archive, tops, hints, the place, and the entry.
 #[derive(Archive, Serialize)]
 pub(in crate::mvcc) struct Block {
     pub(in crate::mvcc) heap: Vec<u8>,
     pub(in crate::mvcc) order: Vec<u32>,
     pub(in crate::mvcc) live: Vec<u64>,
-    pub(in crate::mvcc) subs: Vec<u32>,
-    pub(in crate::mvcc) modified: Vec<i64>,
     pub(in crate::mvcc) firsts: Vec<u32>,
-    pub(in crate::mvcc) records: Vec<u32>,
-    pub(in crate::mvcc) keys: Vec<u32>,
+    pub(in crate::mvcc) places: Vec<Place>,
     pub(in crate::mvcc) hints: Vec<u32>,
+    pub(in crate::mvcc) tops: Vec<u32>,
     pub(in crate::mvcc) skip: u32,
     pub(in crate::mvcc) goes_on: bool,
     pub(in crate::mvcc) continues: bool,
 }
 
-/// Adds a version's record to a heap.
-pub(in crate::mvcc) fn push_record(version: &VersionRef<'_>, heap: &mut Vec<u8>) {
+/// Where a version stands in the order of all writes, and in the heap.
+#[derive(Archive, Serialize, Clone, Copy)]
+pub(in crate::mvcc) struct Place {
+    pub(in crate::mvcc) modified: i64,
+    pub(in crate::mvcc) sub: u32,
+    /// Where the entry begins in the heap.
+    pub(in crate::mvcc) at: u32,
+}
+
+const _: () = assert!(size_of::<ArchivedPlace>() == 16, "the layout that is documented");
+const _: () = assert!(size_of::<ArchivedBlock>() == 62, "the layout that is documented");
+
+/// The last hint of each group.
+pub(in crate::mvcc) fn tops(hints: &[u32]) -> Vec<u32> {
+    hints.chunks_exact(GROUP).map(|group| group[GROUP - 1]).collect()
+}
+
+/// Begins the entry of a key's first version.
+pub(in crate::mvcc) fn push_key(key: &[u8], heap: &mut Vec<u8>) {
+    let len = u32::try_from(key.len()).expect("a key fits a request");
+    heap.extend_from_slice(&len.to_le_bytes());
+    heap.extend_from_slice(key);
+}
+
+/// Adds a version's entry, or the rest of it behind the key.
+pub(in crate::mvcc) fn push_version(version: &VersionRef<'_>, heap: &mut Vec<u8>) {
     let tombstone = version.is_tombstone();
     let first = version.version == 1 && version.create == version.modified;
     let leased = version.lease.is_some() && !tombstone;
@@ -74,11 +99,6 @@ pub(in crate::mvcc) fn push_record(version: &VersionRef<'_>, heap: &mut Vec<u8>)
         heap.extend_from_slice(&version.lease.0.to_le_bytes());
     }
     heap.extend_from_slice(version.value);
-}
-
-/// Whether the record that `heap` begins with gives its key a value.
-pub(in crate::mvcc) fn is_live_record(heap: &[u8]) -> bool {
-    heap.first().is_some_and(|flags| flags & TOMBSTONE == 0)
 }
 
 /// A block that was checked, in place.
@@ -129,17 +149,13 @@ impl<'a> View<'a> {
     }
 
     pub(super) fn versions(&self) -> usize {
-        self.block.modified.len()
+        self.block.places.len()
     }
 
     /// Key number `k`.
     #[inline]
     pub(super) fn key(&self, k: usize) -> &'a [u8] {
-        let end = number(&self.block.records, self.first(k));
-        number(&self.block.keys, k)
-            .zip(end)
-            .and_then(|(start, end)| self.block.heap.get(start..end))
-            .unwrap_or_default()
+        self.entry(self.first(k)).and_then(split_key).unwrap_or_default().0
     }
 
     /// Where `key` is, or where it would be.
@@ -157,11 +173,17 @@ impl<'a> View<'a> {
             }
         }
         let wanted = hint(key, skip);
+        // Counted, not bisected: no load waits for another, so that cold lines arrive together.
+        let below = |hints: &[ArchivedU32]| {
+            hints.iter().map(|h| u32::from(h.to_native() < wanted)).sum::<u32>() as usize
+        };
         let hints = self.block.hints.as_slice();
-        let mut low = hints.partition_point(|h| h.to_native() < wanted);
-        let mut high = low;
-        if hints.get(low).is_some_and(|h| h.to_native() == wanted) {
-            high = low + hints[low..].partition_point(|h| h.to_native() == wanted);
+        let group = (GROUP * below(self.block.tops.as_slice())).min(hints.len());
+        let mut low = group + below(&hints[group..hints.len().min(group + GROUP)]);
+        let same = |at: usize| hints.get(at).is_some_and(|h| h.to_native() == wanted);
+        let mut high = low + usize::from(same(low));
+        if high > low && same(high) {
+            high += hints[high..].partition_point(|h| h.to_native() == wanted);
         }
         while low < high {
             let middle = low.midpoint(high);
@@ -197,15 +219,11 @@ impl<'a> View<'a> {
     #[inline]
     pub(super) fn version(&self, k: usize, v: usize) -> Option<VersionRef<'a>> {
         let (modified, sub) = self.position(v)?;
-        let end = if v + 1 < self.first(k + 1) {
-            number(&self.block.records, v + 1)?
-        } else if k + 1 < self.keys() {
-            number(&self.block.keys, k + 1)?
-        } else {
-            self.block.heap.len()
-        };
-        let record = self.block.heap.get(number(&self.block.records, v)?..end)?;
-        let (&flags, rest) = record.split_first()?;
+        let entry = self.entry(v)?;
+        let first = self.first(k);
+        let (key, rest) = split_key(if v == first { entry } else { self.entry(first)? })?;
+        let rest = if v == first { rest } else { entry };
+        let (&flags, rest) = rest.split_first()?;
         let (create, version, rest) = match flags & (FIRST | TOMBSTONE) {
             0 => {
                 let (create, rest) = rest.split_first_chunk()?;
@@ -222,7 +240,7 @@ impl<'a> View<'a> {
                 (LeaseId(i64::from_le_bytes(*lease)), value)
             }
         };
-        Some(VersionRef { key: self.key(k), value, create, modified, sub, version, lease })
+        Some(VersionRef { key, value, create, modified, sub, version, lease })
     }
 
     /// The newest version of key number `k`.
@@ -235,8 +253,12 @@ impl<'a> View<'a> {
     #[inline]
     pub(super) fn at(&self, k: usize, at: Revision) -> Option<VersionRef<'a>> {
         let versions = self.versions_of(k);
-        let modified = self.block.modified.get(versions.clone())?;
-        let above = modified.partition_point(|modified| modified.to_native() <= at.0);
+        let places = self.block.places.get(versions.clone())?;
+        let newest = places.last().is_some_and(|place| place.modified.to_native() <= at.0);
+        let above = match newest {
+            true => places.len(),
+            false => places.partition_point(|place| place.modified.to_native() <= at.0),
+        };
         self.version(k, versions.start + above.checked_sub(1)?)
     }
 
@@ -256,8 +278,8 @@ impl<'a> View<'a> {
 
     #[inline]
     pub(super) fn position(&self, v: usize) -> Option<Position> {
-        let modified = self.block.modified.get(v)?.to_native();
-        Some((Revision(modified), self.block.subs.get(v)?.to_native()))
+        let place = self.block.places.get(v)?;
+        Some((Revision(place.modified.to_native()), place.sub.to_native()))
     }
 
     /// The number of the version with `place` others of the block before it in the order of revisions.
@@ -267,8 +289,8 @@ impl<'a> View<'a> {
 
     /// How many versions of the block are older than revision `from`.
     pub(super) fn older(&self, from: Revision) -> usize {
-        let modified = |v: u32| self.block.modified.get(v as usize).map(|m| m.to_native());
-        self.block.order.partition_point(|v| modified(v.to_native()) < Some(from.0))
+        let older = |v: usize| self.position(v).is_some_and(|position| position.0 < from);
+        self.block.order.partition_point(|v| older(v.to_native() as usize))
     }
 
     /// How many of the first `k` keys are live.
@@ -295,6 +317,15 @@ impl<'a> View<'a> {
         None
     }
 
+    /// The entry of version number `v`.
+    #[inline]
+    fn entry(&self, v: usize) -> Option<&'a [u8]> {
+        let start = self.block.places.get(v)?.at.to_native() as usize;
+        let next = self.block.places.get(v + 1);
+        let end = next.map_or(self.block.heap.len(), |next| next.at.to_native() as usize);
+        self.block.heap.get(start..end)
+    }
+
     fn last_key(&self) -> &'a [u8] {
         self.key(self.keys().saturating_sub(1))
     }
@@ -312,18 +343,20 @@ impl<'a> View<'a> {
     fn tally(&self) -> Option<Tally> {
         let (block, keys, versions) = (self.block, self.keys(), self.versions());
         let sized = keys > 0
-            && block.keys.len() == keys
             && (block.firsts.len() == keys || block.firsts.is_empty() && versions == keys)
-            && block.subs.len() == versions
-            && block.records.len() == versions
             && block.order.len() == versions
             && block.live.len() == keys.div_ceil(64)
             && (keys == 1 || !block.goes_on && !block.continues)
-            && number(&block.keys, 0)? == 0
+            && block.places.first()?.at.to_native() == 0
             && self.first(0) == 0;
+        let hints = block.hints.as_slice();
+        let tops = hints.chunks_exact(GROUP).map(|group| group[GROUP - 1]);
+        if !sized || !tops.eq(block.tops.iter().copied()) {
+            return None;
+        }
         let (first, last) = (self.key(0), self.last_key());
         let skip = block.skip.to_native() as usize;
-        if !sized || skip != shared(first, last) || self.first_key != first {
+        if skip != shared(first, last) || self.first_key != first {
             return None;
         }
         let mut tally = Tally::default();
@@ -339,8 +372,7 @@ impl<'a> View<'a> {
                 return None;
             }
             before = Some(key);
-            let next = if k + 1 < keys { number(&block.keys, k + 1)? } else { block.heap.len() };
-            let whole = self.check_records(k, next)?;
+            let whole = self.check_versions(k)?;
             let live = block.live.get(k / 64)?.to_native() >> (k % 64) & 1 == 1;
             if live != (whole.live == 1) {
                 return None;
@@ -351,30 +383,27 @@ impl<'a> View<'a> {
         (spare.unwrap_or(0) == 0 && self.order_ascends()?).then_some(tally)
     }
 
-    /// The tally of key number `k`, whose records end before `next`.
-    fn check_records(&self, k: usize, next: usize) -> Option<Tally> {
-        let numbers = self.versions_of(k);
-        let mut end = number(&self.block.keys, k)?;
-        let mut newest: Option<Position> = None;
+    /// The tally of key number `k`.
+    fn check_versions(&self, k: usize) -> Option<Tally> {
+        let (first, numbers) = (self.first(k), self.versions_of(k));
+        let mut before: Option<Position> = None;
         for v in numbers.clone() {
-            let (start, position) = (number(&self.block.records, v)?, self.position(v)?);
-            let version = self.version(k, v)?;
-            let flags = *self.block.heap.get(start)?;
+            let (position, version, entry) =
+                (self.position(v)?, self.version(k, v)?, self.entry(v)?);
+            let rest = if v == first { split_key(entry)?.1 } else { entry };
+            let flags = *rest.first()?;
+            let sound = match flags & TOMBSTONE {
+                0 => version.version > 0 && version.create.0 > 0,
+                _ => flags == TOMBSTONE && version.value.is_empty(),
+            };
             let known = flags & !(TOMBSTONE | FIRST | LEASED) == 0;
-            let lives = !version.is_tombstone() && version.version > 0 && version.create.0 > 0;
-            let sound = if flags & TOMBSTONE == 0 { lives } else { flags == TOMBSTONE };
-            let empty = flags & TOMBSTONE == 0 || version.value.is_empty();
             let leased = flags & LEASED == 0 || version.lease.is_some();
-            if start < end || newest >= Some(position) || position.0.0 <= 0 {
+            if !(sound && known && leased) || position.0.0 <= 0 || before >= Some(position) {
                 return None;
             }
-            if !(known && sound && empty && leased) {
-                return None;
-            }
-            (end, newest) = (start + 1, Some(position));
+            before = Some(position);
         }
-        let versions = numbers.map_while(|v| self.version(k, v));
-        (end <= next).then(|| Tally::of(self.key(k), versions))
+        Some(Tally::of(self.key(k), numbers.map_while(|v| self.version(k, v))))
     }
 
     fn order_ascends(&self) -> Option<bool> {
@@ -391,8 +420,15 @@ impl<'a> View<'a> {
     }
 }
 
-/// An entry of a column of offsets or numbers.
+/// The key that an entry of a first version begins with, and what follows it.
 #[inline]
-fn number(column: &[rkyv::primitive::ArchivedU32], at: usize) -> Option<usize> {
+pub(in crate::mvcc) fn split_key(entry: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = entry.split_first_chunk()?;
+    rest.split_at_checked(u32::from_le_bytes(*len) as usize)
+}
+
+/// An entry of a column of numbers.
+#[inline]
+fn number(column: &[ArchivedU32], at: usize) -> Option<usize> {
     column.get(at).map(|n| n.to_native() as usize)
 }
