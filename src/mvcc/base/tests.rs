@@ -1,6 +1,7 @@
 //! The base against a model, and against every kind of damage.
 
 mod damage;
+mod layout;
 mod model;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,9 @@ use crate::lane::redo::Change;
 use crate::mvcc::build::{Builder, Sizes};
 use crate::mvcc::tests::{Memory, Random};
 use crate::mvcc::{Position, Store, VersionRef};
+
+/// What blocks on disks have.
+const SIZES_AS_WRITTEN: Sizes = Sizes { block: 256 << 10, part: 64 << 20 };
 
 /// A version of a key, owned.
 #[derive(Clone, PartialEq, Eq, Debug)]

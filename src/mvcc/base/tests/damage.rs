@@ -128,7 +128,7 @@ fn flip_large(step: usize) {
         model.push(Row { key, value, create, at, version: 1, lease });
     }
     let at = Revision(1_000);
-    let (rows, bytes) = blocks(&model, Sizes { block: 256 << 10, part: 64 << 20 });
+    let (rows, bytes) = blocks(&model, SIZES_AS_WRITTEN);
     assert_eq!(rows.len(), 1);
     assert!(rows[0].len > 256 << 10);
     let mut random = Random::new(step as u64);

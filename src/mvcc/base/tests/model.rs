@@ -168,7 +168,7 @@ fn images_on_images_of_many_keys() {
 
 #[test]
 fn images_of_whole_blocks() {
-    run(7, 20_000, Sizes { block: 256 << 10, part: 64 << 20 }, 3, 12_000);
+    run(7, 20_000, SIZES_AS_WRITTEN, 3, 12_000);
 }
 
 #[test]
