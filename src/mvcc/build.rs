@@ -130,7 +130,7 @@ impl<'s, S: Sink> Builder<'s, S> {
     /// If the block does not begin behind the key before.
     pub fn reuse(&mut self, block: BlockRef) -> Result<(), S::Error> {
         self.flush()?;
-        if !self.rows.last().is_some_and(|row| row.keys == 0) {
+        if self.rows.last().is_none_or(|row| row.keys != 0) {
             self.step_to(&block.first_key);
         }
         self.rows.push(block);
