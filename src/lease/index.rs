@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use crate::keys::{KeyRange, LeaseId};
 
+/// A key, and the lease that holds it.
+pub type Binding = (Arc<[u8]>, LeaseId);
+
 /// The keys that leases hold, of one shard.
 ///
 /// Both ways, so that neither a write nor a move has to ask the store, whose base may be on disk, for
@@ -50,7 +53,7 @@ impl Index {
 
     /// Takes out the bindings of the first keys of `range`, at most `most` of them; whether those were
     /// all.
-    pub fn take(&mut self, range: &KeyRange, most: usize) -> (Vec<(Arc<[u8]>, LeaseId)>, bool) {
+    pub fn take(&mut self, range: &KeyRange, most: usize) -> (Vec<Binding>, bool) {
         if range.is_empty() {
             return (Vec::new(), true);
         }

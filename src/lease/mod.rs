@@ -7,5 +7,5 @@ mod index;
 mod table;
 
 pub use clock::{Clock, Renewed};
-pub use index::Index;
+pub use index::{Binding, Index};
 pub use table::Table;

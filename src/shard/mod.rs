@@ -41,7 +41,7 @@ pub struct Moving {
     /// Keys with all their versions, of those in memory.
     pub piece: Piece,
     /// Keys and the leases that hold them, wherever their versions are.
-    pub leases: Vec<(Arc<[u8]>, LeaseId)>,
+    pub leases: Vec<lease::Binding>,
     /// Watchers of the range, with the first piece only.
     pub watchers: Vec<WatcherPiece>,
 }
