@@ -24,6 +24,7 @@ pub mod shard;
 pub mod engine;
 
 pub mod api;
+pub mod ctl;
 pub mod front;
 pub mod node;
 

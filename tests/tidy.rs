@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["lane"],
     &["checkpoint", "order", "txn", "route"],
     &["engine", "shard"],
-    &["api", "front", "node", "peer", "tls"],
+    &["api", "ctl", "front", "node", "peer", "tls"],
 ];
 
 /// Uses that point up, each with its reason.

@@ -1,0 +1,302 @@
+//! The buckets that etcd 3.4 to 3.7 keeps its state in, read from a backup and written into one.
+//!
+//! Knows what etcd's entries mean and nothing of pages, files or of what becomes of a backup.
+//!
+//! ```text
+//! bucket           key                              value
+//! key              revision key                     mvccpb.KeyValue; a tombstone's holds the key alone
+//! meta             scheduledCompactRev              revision key of the last compaction asked for
+//!                  finishedCompactRev               and of the last one carried out
+//!                  consistent_index, term           big-endian u64: the log entry that is in the file (term: 3.5)
+//!                  confState                        JSON of the voters (3.5); new members mean a new one
+//!                  storageVersion                   "3.6.0" (3.6)
+//! lease            id, big-endian                   leasepb.Lease
+//! alarm            etcdserverpb.AlarmMember         nothing
+//! auth             authEnabled                      one byte, 0 or 1
+//!                  authRevision                     big-endian u64
+//! authUsers        name                             authpb.User
+//! authRoles        name                             authpb.Role
+//! members          id in hex                        JSON; a restore makes new ones
+//! members_removed  id in hex                        "removed"
+//! cluster          clusterVersion, downgrade        text (3.5)
+//!
+//! revision key     offset  size  field
+//!                       0     8  main   big-endian revision
+//!                       8     1  '_'
+//!                       9     8  sub    big-endian place inside the revision
+//!                      17     1  't'    tombstones only
+//! ```
+//!
+//! A restore that moved the revision on leaves an entry at the new revision that has no bytes at all:
+//! it counts for the revision and is no version of any key.
+
+mod keys;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use keys::ByKey;
+pub use write::{Keys, Writer};
+
+use prost::Message as _;
+
+use super::backup::{Alarm, Auth, Backup, Lease};
+use super::bbolt::{self, Bucket, Database, Entries, Entry};
+use crate::keys::{LeaseId, Revision};
+use crate::mvcc::{Position, VersionRef};
+use cored_proto::etcdserverpb::AlarmMember;
+
+/// What etcd writes into a backup of the release that this one stands for. 3.6 and 3.7 take it, older
+/// ones do not look.
+const STORAGE_VERSION: &str = "3.6.0";
+const REVISION_KEY_BYTES: usize = 17;
+const TOMBSTONE: u8 = b't';
+
+/// Why a backup of etcd can not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The file around the entries.
+    #[error(transparent)]
+    File(#[from] bbolt::Error),
+    /// A bbolt file of something else.
+    #[error("not a backup of etcd: no bucket {0:?}")]
+    NoBucket(&'static str),
+    /// An entry is not what etcd writes there.
+    #[error("bucket {bucket:?}, damaged at byte {at}: {why}")]
+    Entry {
+        /// Its bucket.
+        bucket: &'static str,
+        /// Where its key lies in the file.
+        at: u64,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+/// A backup of etcd: its control state read, its keys waiting to be.
+#[derive(Debug)]
+pub struct Snapshot<'a> {
+    database: Database<'a>,
+    keys: Bucket<'a>,
+    /// All but the keys.
+    pub backup: Backup,
+    /// etcd's name of the file's schema, where it has one: from 3.6 on.
+    pub version: Option<String>,
+}
+
+impl<'a> Snapshot<'a> {
+    /// Reads all but the keys of the file `bytes`, without the checksum that may follow it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn open(bytes: &'a [u8]) -> Result<Snapshot<'a>, Error> {
+        let database = Database::open(bytes)?;
+        let keys = database.bucket(b"key")?.ok_or(Error::NoBucket("key"))?;
+        let meta = database.bucket(b"meta")?.ok_or(Error::NoBucket("meta"))?;
+        let mut compacted = Revision::ZERO;
+        let mut version = None;
+        for entry in meta.entries() {
+            let entry = entry?;
+            match entry.key {
+                // A compaction that was asked for holds, whether or not it was carried out.
+                b"scheduledCompactRev" | b"finishedCompactRev" => {
+                    let (position, _) = position(entry.value)
+                        .ok_or_else(|| wrong("meta", &entry, "not a revision"))?;
+                    compacted = compacted.max(position.0);
+                }
+                b"storageVersion" => {
+                    version = Some(String::from_utf8_lossy(entry.value).into_owned());
+                }
+                _ => {}
+            }
+        }
+        let newest = match keys.last()? {
+            Some(entry) => key_position(&entry)?.0.0,
+            None => Revision::FIRST,
+        };
+        let backup = Backup {
+            revision: newest.max(compacted).max(Revision::FIRST),
+            compacted,
+            leases: leases(&database)?,
+            alarms: alarms(&database)?,
+            auth: auth(&database)?,
+        };
+        Ok(Snapshot { database, keys, backup, version })
+    }
+
+    /// All versions in order of their positions, tombstones too.
+    #[must_use]
+    pub fn versions(&self) -> Versions<'a> {
+        Versions { entries: self.keys.entries() }
+    }
+
+    /// All versions sorted by key. Holds the keys in memory, and 24 bytes a version.
+    ///
+    /// # Errors
+    /// Reads all entries, and ends at the first that is damaged.
+    pub fn by_key(&self) -> Result<ByKey<'a>, Error> {
+        ByKey::new(self)
+    }
+
+    /// Reads the whole file: every page, and every key.
+    ///
+    /// # Errors
+    /// The first damage.
+    pub fn check(&self) -> Result<(), Error> {
+        self.database.check()?;
+        self.versions().try_for_each(|version| version.map(drop))
+    }
+
+    /// The database itself.
+    #[must_use]
+    pub fn database(&self) -> &Database<'a> {
+        &self.database
+    }
+}
+
+/// See [`Snapshot::versions`]. After an error it ends.
+#[derive(Debug)]
+pub struct Versions<'a> {
+    entries: Entries<'a>,
+}
+
+impl<'a> Versions<'a> {
+    /// The next version and the entry that it was read from.
+    fn next_entry(&mut self) -> Option<Result<(Entry<'a>, VersionRef<'a>), Error>> {
+        loop {
+            let entry = match self.entries.next()? {
+                Ok(entry) => entry,
+                Err(error) => return Some(Err(error.into())),
+            };
+            match version(&entry) {
+                Ok(None) => {}
+                Ok(Some(version)) => return Some(Ok((entry, version))),
+                Err(error) => {
+                    self.entries.end();
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+impl<'a> Iterator for Versions<'a> {
+    type Item = Result<VersionRef<'a>, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.next_entry()?.map(|(_, version)| version))
+    }
+}
+
+fn wrong(bucket: &'static str, entry: &Entry<'_>, why: &'static str) -> Error {
+    Error::Entry { bucket, at: entry.at, why }
+}
+
+/// A revision key's position, and whether it marks a tombstone.
+fn position(key: &[u8]) -> Option<(Position, bool)> {
+    let (main, rest) = key.split_first_chunk::<8>()?;
+    let (sub, mark) = rest.strip_prefix(b"_")?.split_first_chunk::<8>()?;
+    let tombstone = match mark {
+        [] => false,
+        [TOMBSTONE] => true,
+        _ => return None,
+    };
+    let main = i64::try_from(u64::from_be_bytes(*main)).ok()?;
+    let sub = u32::try_from(u64::from_be_bytes(*sub)).ok()?;
+    Some(((Revision(main), sub), tombstone))
+}
+
+fn key_position(entry: &Entry<'_>) -> Result<(Position, bool), Error> {
+    match position(entry.key) {
+        Some((position, tombstone)) if position.0 > Revision::ZERO => Ok((position, tombstone)),
+        _ => Err(wrong("key", entry, "not a revision")),
+    }
+}
+
+/// The version that an entry of the keys holds; `None` for the mark of a moved revision.
+fn version<'a>(entry: &Entry<'a>) -> Result<Option<VersionRef<'a>>, Error> {
+    let ((modified, sub), tombstone) = key_position(entry)?;
+    if entry.value.is_empty() && !tombstone {
+        return Ok(None);
+    }
+    let found = keys::decode(entry.value)
+        .ok_or_else(|| wrong("key", entry, "the value is no mvccpb.KeyValue"))?;
+    let version = VersionRef { modified, sub, ..found };
+    if version.key.is_empty() {
+        return Err(wrong("key", entry, "a version without a key"));
+    }
+    if tombstone {
+        return Ok(Some(self::tombstone(&version)));
+    }
+    if found.modified != modified {
+        return Err(wrong("key", entry, "key and value name two revisions"));
+    }
+    if version.version < 1 || version.create < Revision::FIRST || version.create > modified {
+        return Err(wrong("key", entry, "the value's counts can not be"));
+    }
+    Ok(Some(version))
+}
+
+/// What the store makes of a tombstone: key and position alone.
+fn tombstone<'a>(version: &VersionRef<'a>) -> VersionRef<'a> {
+    let (create, lease) = (Revision::ZERO, LeaseId::NONE);
+    VersionRef { value: &[], create, version: 0, lease, ..*version }
+}
+
+/// `leasepb.Lease`, which is not part of the API.
+#[derive(Clone, PartialEq, prost::Message)]
+struct LeaseRecord {
+    #[prost(int64, tag = "1")]
+    id: i64,
+    #[prost(int64, tag = "2")]
+    ttl: i64,
+    #[prost(int64, tag = "3")]
+    remaining: i64,
+}
+
+fn leases(database: &Database<'_>) -> Result<Vec<Lease>, Error> {
+    each(database, b"lease", |entry| {
+        let record = LeaseRecord::decode(entry.value).ok();
+        let record = record.filter(|record| entry.key == record.id.to_be_bytes());
+        let LeaseRecord { id, ttl, remaining } =
+            record.ok_or_else(|| wrong("lease", entry, "not the lease that its key names"))?;
+        Ok(Lease { id: LeaseId(id), ttl, remaining })
+    })
+}
+
+fn alarms(database: &Database<'_>) -> Result<Vec<Alarm>, Error> {
+    each(database, b"alarm", |entry| {
+        let record =
+            AlarmMember::decode(entry.key).map_err(|_| wrong("alarm", entry, "not an alarm"))?;
+        Ok(Alarm { member: record.member_id, alarm: record.alarm })
+    })
+}
+
+fn auth(database: &Database<'_>) -> Result<Auth, Error> {
+    let mut auth = Auth::default();
+    each(database, b"auth", |entry| {
+        match (entry.key, entry.value) {
+            (b"authEnabled", [enabled]) => auth.enabled = *enabled == 1,
+            (b"authRevision", revision) => {
+                let revision = revision.try_into().map(u64::from_be_bytes);
+                auth.revision = revision.map_err(|_| wrong("auth", entry, "not a number"))?;
+            }
+            _ => {}
+        }
+        Ok(())
+    })?;
+    let record = |entry: &Entry<'_>| Ok((entry.key.to_vec(), entry.value.to_vec()));
+    auth.users = each(database, b"authUsers", record)?;
+    auth.roles = each(database, b"authRoles", record)?;
+    Ok(auth)
+}
+
+/// Every entry of a bucket that may be missing.
+fn each<'a, T>(
+    database: &Database<'a>,
+    bucket: &[u8],
+    mut read: impl FnMut(&Entry<'a>) -> Result<T, Error>,
+) -> Result<Vec<T>, Error> {
+    let Some(bucket) = database.bucket(bucket)? else { return Ok(Vec::new()) };
+    bucket.entries().map(|entry| read(&entry?)).collect()
+}
