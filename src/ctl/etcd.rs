@@ -38,6 +38,8 @@ mod write;
 pub use keys::ByKey;
 pub use write::{Keys, Writer};
 
+use std::collections::HashSet;
+
 use prost::Message as _;
 
 use super::backup::{Alarm, Auth, Backup, Lease};
@@ -110,18 +112,12 @@ impl<'a> Snapshot<'a> {
                 _ => {}
             }
         }
-        let newest = match keys.last()? {
-            Some(entry) => key_position(&entry)?.0.0,
-            None => Revision::FIRST,
-        };
-        let backup = Backup {
-            revision: newest.max(compacted).max(Revision::FIRST),
-            compacted,
-            leases: leases(&database)?,
-            alarms: alarms(&database)?,
-            auth: auth(&database)?,
-        };
-        Ok(Snapshot { database, keys, backup, version })
+        let revision = compacted.max(Revision::FIRST);
+        let (leases, alarms, auth) = (leases(&database)?, alarms(&database)?, auth(&database)?);
+        let backup = Backup { revision, compacted, leases, alarms, auth };
+        let mut snapshot = Snapshot { database, keys, backup, version };
+        snapshot.backup.revision = revision.max(snapshot.newest()?);
+        Ok(snapshot)
     }
 
     /// All versions in order of their positions, tombstones too.
@@ -145,6 +141,44 @@ impl<'a> Snapshot<'a> {
     pub fn check(&self) -> Result<(), Error> {
         self.database.check()?;
         self.versions().try_for_each(|version| version.map(drop))
+    }
+
+    /// What `etcdutl snapshot status` says of the file: a checksum over the entries of all buckets, and how
+    /// many keys have a value. Holds a pointer a key in memory.
+    ///
+    /// # Errors
+    /// Reads all entries, and ends at the first that is damaged.
+    pub fn digest(&self) -> Result<(u32, u64), Error> {
+        let mut hash = 0;
+        let mut live = HashSet::new();
+        for bucket in self.database.root().entries() {
+            let bucket = bucket?;
+            hash = crc32c::crc32c_append(hash, bucket.key);
+            for entry in bucket.bucket(&self.database)?.entries() {
+                let entry = entry?;
+                hash = crc32c::crc32c_append(hash, entry.key);
+                hash = crc32c::crc32c_append(hash, entry.value);
+                if bucket.key == b"key" {
+                    // The mark of a moved revision counts as a key without a name.
+                    let key = version(&entry)?.map_or(&[][..], |version| version.key);
+                    match key_position(&entry)? {
+                        (_, true) => live.remove(key),
+                        (_, false) => live.insert(key),
+                    };
+                }
+            }
+        }
+        Ok((hash, live.len() as u64))
+    }
+
+    /// The revision of the newest entry, 0 without one: where compaction took the last one along, the
+    /// store's revision is higher.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn newest(&self) -> Result<Revision, Error> {
+        let newest = self.keys.last()?.as_ref().map(key_position).transpose()?;
+        Ok(newest.map_or(Revision::ZERO, |(position, _)| position.0))
     }
 
     /// The database itself.

@@ -3,6 +3,14 @@
 //! Each file is one subject; `coredctl` is a command line around them. Knows files, and the API as a
 //! client does; it never opens what a running member writes.
 
+pub mod failure;
+pub mod file;
+
 pub mod backup;
 pub mod bbolt;
 pub mod etcd;
+
+pub mod client;
+pub mod export;
+pub mod save;
+pub mod status;
