@@ -6,10 +6,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use cored::config::{self, Stop};
 use cored::ctl::failure::Failure;
 use cored::ctl::file::BackupFile;
 use cored::ctl::status::Format;
-use cored::ctl::{export, save, status};
+use cored::ctl::{export, restore, save, status};
+use cored::node::limits;
 
 /// Works on backups of cored and of etcd.
 #[derive(Parser)]
@@ -32,6 +34,8 @@ enum Snapshot {
     Save(Save),
     /// Reads a backup from its first byte to its last and tells what it holds.
     Status(Status),
+    /// Makes the data directory of a new member from a backup of cored or of etcd.
+    Restore(Restore),
     /// Writes a backup in another format.
     Export(Export),
 }
@@ -71,6 +75,45 @@ enum WriteOut {
 }
 
 #[derive(Args)]
+struct Restore {
+    /// The backup.
+    file: PathBuf,
+    /// The directory to make [default: the member's name and ".etcd"].
+    #[arg(long)]
+    data_dir: Option<String>,
+    /// Where the member's logs will be, if not in the data directory: it must not exist.
+    #[arg(long)]
+    wal_dir: Option<String>,
+    /// The member's name.
+    #[arg(long)]
+    name: Option<String>,
+    /// The members of the new cluster: name=URL.
+    #[arg(long)]
+    initial_cluster: Option<String>,
+    /// Tells clusters apart that have the same members.
+    #[arg(long)]
+    initial_cluster_token: Option<String>,
+    /// The member's URLs for its peers.
+    #[arg(long)]
+    initial_advertise_peer_urls: Option<String>,
+    /// How many lanes the member has, for good.
+    #[arg(long)]
+    lanes: Option<String>,
+    /// Take a file without a right checksum: one that was copied from a data directory of etcd.
+    #[arg(long)]
+    skip_hash_check: bool,
+    /// How far to move the revision on, so that it is beyond all that clients have seen.
+    #[arg(long, default_value_t = 0)]
+    bump_revision: u64,
+    /// Have everything up to the moved revision compacted; needed with --bump-revision.
+    #[arg(long)]
+    mark_compacted: bool,
+    /// Leave users and roles out.
+    #[arg(long)]
+    without_auth: bool,
+}
+
+#[derive(Args)]
 struct Export {
     /// The backup.
     file: PathBuf,
@@ -92,6 +135,7 @@ fn main() -> ExitCode {
     let done = match command {
         Snapshot::Save(save) => save.run(),
         Snapshot::Status(status) => status.run(),
+        Snapshot::Restore(restore) => restore.run(),
         Snapshot::Export(export) => export.run(),
     };
     match done {
@@ -133,6 +177,41 @@ impl Status {
             WriteOut::Fields => Format::Fields,
         };
         Ok(status::status(&self.file)?.show(format))
+    }
+}
+
+impl Restore {
+    fn run(self) -> Result<String, Failure> {
+        // The member will read the same flags, and says the same about them.
+        let flags = [
+            ("name", &self.name),
+            ("data-dir", &self.data_dir),
+            ("wal-dir", &self.wal_dir),
+            ("initial-cluster", &self.initial_cluster),
+            ("initial-cluster-token", &self.initial_cluster_token),
+            ("initial-advertise-peer-urls", &self.initial_advertise_peer_urls),
+            ("lanes", &self.lanes),
+        ];
+        let flag = |(name, value): (&str, &Option<String>)| {
+            value.as_ref().map(|value| format!("--{name}={value}"))
+        };
+        let given: Vec<String> = flags.into_iter().filter_map(flag).collect();
+        let (config, _) =
+            config::read(given, [], limits::cpus().len()).map_err(|stop| match stop {
+                Stop::Print(text) | Stop::Usage(text) => Failure::Usage(text.trim_end().to_owned()),
+                Stop::Invalid(error) => Failure::Usage(error.to_string()),
+            })?;
+        let file = BackupFile::open(&self.file)?;
+        let options = restore::Options {
+            skip_hash_check: self.skip_hash_check,
+            bump_revision: self.bump_revision,
+            mark_compacted: self.mark_compacted,
+            without_auth: self.without_auth,
+            wal_dir: self.wal_dir.map(PathBuf::from),
+        };
+        let made = restore::restore(&file, &config, &options)?;
+        let (data_dir, cluster, member) = (config.data_dir.display(), made.cluster, made.member);
+        Ok(format!("Restored into {data_dir}: cluster {cluster:x}, member {member:x}\n"))
     }
 }
 

@@ -36,7 +36,7 @@ mod tests;
 mod write;
 
 pub use keys::ByKey;
-pub use write::{Keys, Writer};
+pub use write::{Keys, Writer, push_record};
 
 use std::collections::HashSet;
 
@@ -51,6 +51,8 @@ use cored_proto::etcdserverpb::AlarmMember;
 /// What etcd writes into a backup of the release that this one stands for. 3.6 and 3.7 take it, older
 /// ones do not look.
 const STORAGE_VERSION: &str = "3.6.0";
+/// Seconds that a lease may have, etcd's limit.
+const TTL_MAX: i64 = 9_000_000_000;
 const REVISION_KEY_BYTES: usize = 17;
 const TOMBSTONE: u8 = b't';
 
@@ -123,7 +125,7 @@ impl<'a> Snapshot<'a> {
     /// All versions in order of their positions, tombstones too.
     #[must_use]
     pub fn versions(&self) -> Versions<'a> {
-        Versions { entries: self.keys.entries() }
+        Versions { entries: self.keys.entries(), previous: (Revision::ZERO, 0) }
     }
 
     /// All versions sorted by key. Holds the keys in memory, and 24 bytes a version.
@@ -192,6 +194,7 @@ impl<'a> Snapshot<'a> {
 #[derive(Debug)]
 pub struct Versions<'a> {
     entries: Entries<'a>,
+    previous: Position,
 }
 
 impl<'a> Versions<'a> {
@@ -202,7 +205,8 @@ impl<'a> Versions<'a> {
                 Ok(entry) => entry,
                 Err(error) => return Some(Err(error.into())),
             };
-            match version(&entry) {
+            let found = version(&entry).and_then(|found| self.pass(&entry, found));
+            match found {
                 Ok(None) => {}
                 Ok(Some(version)) => return Some(Ok((entry, version))),
                 Err(error) => {
@@ -211,6 +215,21 @@ impl<'a> Versions<'a> {
                 }
             }
         }
+    }
+
+    /// A position has one entry: a tombstone's key would not say so.
+    fn pass(
+        &mut self,
+        entry: &Entry<'_>,
+        found: Option<VersionRef<'a>>,
+    ) -> Result<Option<VersionRef<'a>>, Error> {
+        if let Some(version) = &found {
+            let previous = std::mem::replace(&mut self.previous, version.position());
+            if previous >= self.previous {
+                return Err(wrong("key", entry, "a put and a delete at one place"));
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -291,10 +310,15 @@ struct LeaseRecord {
 fn leases(database: &Database<'_>) -> Result<Vec<Lease>, Error> {
     each(database, b"lease", |entry| {
         let record = LeaseRecord::decode(entry.value).ok();
-        let record = record.filter(|record| entry.key == record.id.to_be_bytes());
+        let record = record.filter(|record| {
+            let named = record.id != 0 && entry.key == record.id.to_be_bytes();
+            named && record.ttl <= TTL_MAX
+        });
         let LeaseRecord { id, ttl, remaining } =
             record.ok_or_else(|| wrong("lease", entry, "not the lease that its key names"))?;
-        Ok(Lease { id: LeaseId(id), ttl, remaining })
+        // As etcd reads it: no lease is shorter than the least time to live.
+        let ttl = ttl.max(1);
+        Ok(Lease { id: LeaseId(id), ttl, remaining: remaining.clamp(0, ttl) })
     })
 }
 

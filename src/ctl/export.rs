@@ -4,12 +4,14 @@
 //! it is what it was. Members stay behind: whoever restores makes new ones.
 
 use std::fs::File;
-use std::io::{BufWriter, Write as _};
+use std::io::{self, BufWriter};
 use std::path::Path;
 
-use super::etcd;
+use super::backup::Backup;
 use super::failure::Failure;
 use super::file::{self, BackupFile, Kind};
+use super::{etcd, own};
+use crate::mvcc::base::Corrupt;
 
 /// Writes the backup `file` to `path` in etcd's format, with its checksum. A file of that name is replaced
 /// when the new one is whole.
@@ -19,17 +21,21 @@ use super::file::{self, BackupFile, Kind};
 pub fn to_etcd(file: &BackupFile, path: &Path) -> Result<(), Failure> {
     file.check_checksum()?;
     file::replace(path, |part, out| {
-        let writer = etcd::Writer::new(BufWriter::with_capacity(1 << 20, out));
-        let out = match file.kind() {
-            Kind::Etcd => of_etcd(file, part, writer.map_err(Failure::file(part))?)?,
+        let out = BufWriter::with_capacity(1 << 20, out);
+        let mut writer = etcd::Writer::new(out).map_err(Failure::file(part))?;
+        let backup = match file.kind() {
+            Kind::Etcd => of_etcd(file, part, &mut writer)?,
+            Kind::Own => of_own(file, part, &mut writer)?,
         };
+        let (out, _) = writer.finish(&backup).map_err(Failure::file(part))?;
+        let out = out.into_inner().map_err(|error| Failure::file(part)(error.into_error()))?;
         file::append_checksum(out).map_err(Failure::file(part))
     })
 }
 
-type Out = BufWriter<File>;
+type Writer = etcd::Writer<BufWriter<File>>;
 
-fn of_etcd(file: &BackupFile, part: &Path, mut out: etcd::Writer<Out>) -> Result<File, Failure> {
+fn of_etcd(file: &BackupFile, part: &Path, out: &mut Writer) -> Result<Backup, Failure> {
     let snapshot = etcd::Snapshot::open(file.bytes()).map_err(Failure::etcd(file.path()))?;
     let mut keys = out.keys();
     for version in snapshot.versions() {
@@ -37,7 +43,34 @@ fn of_etcd(file: &BackupFile, part: &Path, mut out: etcd::Writer<Out>) -> Result
         keys.put(&version).map_err(Failure::file(part))?;
     }
     keys.finish().map_err(Failure::file(part))?;
-    let (mut out, _) = out.finish(&snapshot.backup).map_err(Failure::file(part))?;
-    out.flush().map_err(Failure::file(part))?;
-    out.into_inner().map_err(|error| Failure::file(part)(error.into_error()))
+    Ok(snapshot.backup)
+}
+
+fn of_own(file: &BackupFile, part: &Path, out: &mut Writer) -> Result<Backup, Failure> {
+    let snapshot = own::Snapshot::open(file)?;
+    let mut keys = out.keys();
+    let done = snapshot.versions(|version| Ok::<(), Stop>(keys.put(version)?));
+    done.map_err(|stop| match stop {
+        Stop::Disk(error) => Failure::file(part)(error),
+        Stop::Corrupt(error) => own::damaged(file, &error),
+    })?;
+    keys.finish().map_err(Failure::file(part))?;
+    Ok(snapshot.backup)
+}
+
+enum Stop {
+    Disk(io::Error),
+    Corrupt(Corrupt),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Stop {
+        Stop::Disk(error)
+    }
+}
+
+impl From<Corrupt> for Stop {
+    fn from(error: Corrupt) -> Stop {
+        Stop::Corrupt(error)
+    }
 }

@@ -42,6 +42,17 @@ pub enum Failure {
     /// The backup is fine, and can not be had the way that was asked for.
     #[error("{0}")]
     Refused(String),
+    /// A later release wrote it.
+    #[error("{path}: {why}")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        why: String,
+    },
+    /// What a member would stop for.
+    #[error(transparent)]
+    Node(#[from] crate::node::Failure),
     /// A backup, or a part of one, is not what was written.
     #[error("{path}: {why}")]
     Damaged {
@@ -80,7 +91,9 @@ impl Failure {
             Failure::Server { .. } => 3,
             Failure::File { .. } => 14,
             Failure::Occupied(_) | Failure::NotOurs { .. } => 15,
+            Failure::Newer { .. } => 16,
             Failure::Damaged { .. } => 19,
+            Failure::Node(failure) => failure.code(),
         }
     }
 }

@@ -6,12 +6,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use memmap2::Mmap;
 use sha2::{Digest as _, Sha256};
 
 use super::bbolt::Database;
 use super::failure::Failure;
+use crate::checkpoint::Snapshot;
+use crate::mvcc::base::Mapped;
 
 /// Bytes of the checksum at the end of a backup.
 pub const SHA256_BYTES: usize = 32;
@@ -27,13 +30,15 @@ pub fn has_checksum(bytes: u64) -> bool {
 pub enum Kind {
     /// etcd.
     Etcd,
+    /// cored.
+    Own,
 }
 
 /// A backup in a file. Nothing may write to the file as long as this lives.
 #[derive(Debug)]
 pub struct BackupFile {
     path: PathBuf,
-    mapped: Mmap,
+    mapped: Arc<Mmap>,
     kind: Kind,
 }
 
@@ -52,12 +57,17 @@ impl BackupFile {
             // it all the same ends this process by a signal, and nothing else.
             unsafe { Mmap::map(&file) }
         };
-        let mapped = map().map_err(Failure::file(path))?;
+        let mapped = Arc::new(map().map_err(Failure::file(path))?);
         let path = path.to_owned();
-        match Database::is_one(&mapped) {
-            true => Ok(BackupFile { path, mapped, kind: Kind::Etcd }),
-            false => Err(Failure::NotOurs { path, why: "it is no backup of a known kind".into() }),
-        }
+        let kind = if Snapshot::is_one(&mapped) {
+            Kind::Own
+        } else if Database::is_one(&mapped) {
+            Kind::Etcd
+        } else {
+            let why = "it is no backup of a known kind".into();
+            return Err(Failure::NotOurs { path, why });
+        };
+        Ok(BackupFile { path, mapped, kind })
     }
 
     /// Where it is.
@@ -87,23 +97,34 @@ impl BackupFile {
         has_checksum(self.mapped.len() as u64)
     }
 
+    /// The whole file as the store reads it; blocks lie at the same places.
+    #[must_use]
+    pub fn mapped(&self) -> Mapped {
+        Arc::clone(&self.mapped) as Mapped
+    }
+
     /// Reads the whole file and compares it with its checksum, if it has one.
     ///
     /// # Errors
     /// [`Failure::Damaged`] when they differ.
     pub fn check_checksum(&self) -> Result<(), Failure> {
+        self.digest(true).map(drop)
+    }
+
+    /// Reads the whole file, compares it with its checksum if it has one and `check` is set, and returns
+    /// eight bytes of what the checksum should be.
+    ///
+    /// # Errors
+    /// [`Failure::Damaged`] when they differ.
+    pub fn digest(&self, check: bool) -> Result<u64, Failure> {
         let (bytes, checksum) = self.mapped.split_at(self.bytes().len());
-        if checksum.is_empty() {
-            return Ok(());
+        let found = Sha256::digest(bytes);
+        if check && !checksum.is_empty() && found[..] != *checksum {
+            let why = format!("expected sha256 {}, got {}", hex(checksum), hex(&found));
+            return Err(Failure::Damaged { path: self.path.clone(), why });
         }
-        let mut found = Sha256::new();
-        found.update(bytes);
-        let found = found.finalize();
-        if found[..] == *checksum {
-            return Ok(());
-        }
-        let why = format!("expected sha256 {}, got {}", hex(checksum), hex(&found));
-        Err(Failure::Damaged { path: self.path.clone(), why })
+        let first = found.first_chunk().expect("32 bytes");
+        Ok(u64::from_be_bytes(*first))
     }
 }
 

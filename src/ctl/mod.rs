@@ -9,8 +9,13 @@ pub mod file;
 pub mod backup;
 pub mod bbolt;
 pub mod etcd;
+pub mod own;
 
 pub mod client;
 pub mod export;
+pub mod restore;
 pub mod save;
 pub mod status;
+
+#[cfg(test)]
+mod tests;

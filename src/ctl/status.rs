@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
-use super::etcd;
 use super::failure::Failure;
 use super::file::{BackupFile, Kind};
+use super::{etcd, own};
 use crate::keys::Revision;
+
+/// What stands for the format of our own backups.
+const OWN_VERSION: &str = "cored-1";
 
 /// What a backup holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +48,17 @@ pub fn status(path: &Path) -> Result<Status, Failure> {
     file.check_checksum()?;
     match file.kind() {
         Kind::Etcd => of_etcd(&file).map_err(Failure::etcd(path)),
+        Kind::Own => {
+            let snapshot = own::Snapshot::open(&file)?;
+            let hash = snapshot.check().and_then(|()| snapshot.hash_kv());
+            Ok(Status {
+                hash: hash.map_err(|error| own::damaged(&file, &error))?,
+                revision: snapshot.backup.revision,
+                keys: snapshot.base().live(),
+                bytes: snapshot.bytes(),
+                version: OWN_VERSION.into(),
+            })
+        }
     }
 }
 

@@ -309,6 +309,11 @@ pub(super) fn block_file(path: &Path, number: u64) -> PathBuf {
     path.join(format!("{number:012}.{BLOCKS}"))
 }
 
+/// The manifest with this number in a directory of checkpoints.
+pub(super) fn manifest_file(path: &Path, number: u64) -> PathBuf {
+    path.join(format!("{number:012}.{MANIFEST}"))
+}
+
 /// Number and kind of every file of ours.
 fn list(path: &Path) -> io::Result<Vec<(u64, String)>> {
     let mut found = Vec::new();

@@ -75,12 +75,31 @@ impl Home {
             }
             return Ok(Home { path, identity, _lock: lock });
         }
-        let (cluster, member) = numbers(config);
-        let lanes = config.lanes.unwrap_or(config.cores.min(lanes_default_max));
-        let identity = Identity { cluster, member, lanes, logs: 0, name: config.name.clone() };
-        let home = Home { path, identity, _lock: lock };
+        let home = Home { path, identity: identity(config, lanes_default_max), _lock: lock };
         home.write()?;
         Ok(home)
+    }
+
+    /// Makes and locks a data directory that has no identity until [`Home::write`] gives it one.
+    ///
+    /// # Errors
+    /// [`Failure::Locked`], [`Failure::Directory`].
+    pub(super) fn found(config: &Config, lanes_default_max: u16) -> Result<Home, Failure> {
+        let path = config.data_dir.clone();
+        make(&path).map_err(|source| Failure::Directory { path: path.clone(), source })?;
+        let lock = lock(&path)?;
+        Ok(Home { path, identity: identity(config, lanes_default_max), _lock: lock })
+    }
+
+    /// Removes what makes a directory a member's, and the directory unless it `existed` before.
+    pub(super) fn abandon(&self, existed: bool) -> io::Result<()> {
+        for name in [IDENTITY, IDENTITY_NEW, LOCK] {
+            match fs::remove_file(self.path.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        if existed { Ok(()) } else { fs::remove_dir(&self.path) }
     }
 
     /// Who lives here.
@@ -101,7 +120,11 @@ impl Home {
         Ok(())
     }
 
-    fn write(&self) -> Result<(), Failure> {
+    /// Writes who lives here.
+    ///
+    /// # Errors
+    /// [`Failure::Directory`].
+    pub(super) fn write(&self) -> Result<(), Failure> {
         let write = || -> io::Result<()> {
             let new = self.path.join(IDENTITY_NEW);
             let mut options = OpenOptions::new();
@@ -142,7 +165,8 @@ fn refuse_foreign(path: &Path) -> Result<(), Failure> {
     }
     let not_ours = |why: String| Err(Failure::NotOurs { path: path.to_owned(), why });
     if path.join("member").join("snap").is_dir() {
-        return not_ours("it holds data of etcd, whose format this release does not read".into());
+        let remedy = "coredctl snapshot restore takes a backup of it";
+        return not_ours(format!("it holds data of etcd; {remedy}"));
     }
     // A file system of its own brings this directory along.
     let known = [LOCK, IDENTITY_NEW, WAL, "lost+found"];
@@ -228,6 +252,13 @@ fn decode(text: &str, line: impl Fn(&str) -> Option<String>) -> Option<Identity>
         logs: line("logs")?.parse().ok()?,
         name: line("name")?,
     })
+}
+
+/// A new member by its flags.
+fn identity(config: &Config, lanes_default_max: u16) -> Identity {
+    let (cluster, member) = numbers(config);
+    let lanes = config.lanes.unwrap_or(config.cores.min(lanes_default_max));
+    Identity { cluster, member, lanes, logs: 0, name: config.name.clone() }
 }
 
 /// The numbers of cluster and member: always the same for the same URLs and token, as in etcd.

@@ -26,6 +26,7 @@ pub mod logging;
 mod logs;
 mod mesh;
 mod notes;
+pub mod restore;
 mod shutdown;
 mod signals;
 mod systemd;

@@ -33,15 +33,8 @@ fn hash(versions: &[VersionRef<'_>], compacted: Revision) -> u32 {
         if version.modified <= compacted && is_shadowed(version) {
             continue;
         }
-        let mut record = version.modified.0.to_be_bytes().to_vec();
-        record.push(b'_');
-        record.extend_from_slice(&u64::from(version.sub).to_be_bytes());
-        if version.is_tombstone() {
-            record.push(b't');
-            VersionRef { modified: Revision::ZERO, ..*version }.put_kv(&mut record);
-        } else {
-            version.put_kv(&mut record);
-        }
+        let mut record = Vec::new();
+        push_record(version, &mut record);
         digest.add(&record);
     }
     digest.value()
@@ -161,7 +154,7 @@ fn entries_that_make_no_sense() {
         let bytes = file.finish().expect("memory").0.into_inner();
         let database = Database::open(&bytes).expect("sound");
         let keys = database.bucket(b"key").expect("sound").expect("there");
-        let mut versions = Versions { entries: keys.entries() };
+        let mut versions = Versions { entries: keys.entries(), previous: (Revision::ZERO, 0) };
         let why = match versions.next() {
             Some(Err(Error::Entry { bucket: "key", why, .. })) => why,
             other => panic!("{other:?}"),

@@ -112,13 +112,8 @@ impl<W: Write + Seek> Keys<'_, W> {
     /// When the file can not be written, or the positions do not ascend.
     pub fn put(&mut self, version: &VersionRef<'_>) -> io::Result<()> {
         self.value.clear();
+        push_value(version, &mut self.value);
         let (key, len) = revision_key(version.position(), version.is_tombstone());
-        if version.is_tombstone() {
-            // The key alone: such is etcd's, and so HashKV has it.
-            VersionRef { modified: Revision::ZERO, ..*version }.put_kv(&mut self.value);
-        } else {
-            version.put_kv(&mut self.value);
-        }
         self.tree.put(&key[..len], &self.value)
     }
 
@@ -138,4 +133,17 @@ fn revision_key(at: Position, tombstone: bool) -> ([u8; REVISION_KEY_BYTES + 1],
     key[8] = b'_';
     key[9..17].copy_from_slice(&u64::from(at.1).to_be_bytes());
     (key, REVISION_KEY_BYTES + usize::from(tombstone))
+}
+
+fn push_value(version: &VersionRef<'_>, out: &mut Vec<u8>) {
+    // A tombstone's message holds the key alone.
+    let modified = if version.is_tombstone() { Revision::ZERO } else { version.modified };
+    VersionRef { modified, ..*version }.put_kv(out);
+}
+
+/// Appends an entry of the keys: its revision key, then its value. It is what HashKV digests.
+pub fn push_record(version: &VersionRef<'_>, out: &mut Vec<u8>) {
+    let (key, len) = revision_key(version.position(), version.is_tombstone());
+    out.extend_from_slice(&key[..len]);
+    push_value(version, out);
 }
