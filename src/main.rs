@@ -1,6 +1,9 @@
-//! The `cored` server: reads its flags, sets up its log, and runs a member until it ends.
+//! The `cored` server: reads its flags, sets up its log, and runs a member until it ends. `cored verify`
+//! reads a data directory instead.
 
+use std::ffi::OsString;
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use cored::config::{self, Level, LogConfig, Note, Stop};
@@ -10,8 +13,12 @@ use cored::node::{self, limits, logging};
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == "verify") {
+        return verify(&arguments[1..]);
+    }
     let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-    let arguments = std::env::args_os().skip(1).map(lossy);
+    let arguments = arguments.into_iter().map(lossy);
     let environment = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value)));
     match config::read(arguments, environment, limits::cpus().len()) {
         Ok((config, notes)) => {
@@ -48,6 +55,28 @@ fn main() -> ExitCode {
                 Err(_) => say(&format!("cored: {error}\n")),
             }
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// `cored verify DIR [--wal-dir DIR]`.
+fn verify(arguments: &[OsString]) -> ExitCode {
+    let (data_dir, wal_dir) = match arguments {
+        [data_dir] => (PathBuf::from(data_dir), None),
+        [data_dir, flag, wal_dir] if flag == "--wal-dir" => (data_dir.into(), Some(wal_dir)),
+        _ => {
+            say("usage: cored verify DIR [--wal-dir DIR]\n");
+            return ExitCode::from(USAGE);
+        }
+    };
+    match node::verify::verify(&data_dir, wal_dir.map(Path::new)) {
+        Ok(verified) => {
+            let _ = write!(std::io::stdout(), "{verified}");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            say(&format!("cored: {failure}\n"));
+            ExitCode::from(&failure)
         }
     }
 }

@@ -10,7 +10,7 @@ use cored::config::{self, Stop};
 use cored::ctl::failure::Failure;
 use cored::ctl::file::BackupFile;
 use cored::ctl::status::Format;
-use cored::ctl::{export, restore, save, status};
+use cored::ctl::{export, restore, save, status, verify};
 use cored::node::limits;
 
 /// Works on backups of cored and of etcd.
@@ -38,6 +38,8 @@ enum Snapshot {
     Restore(Restore),
     /// Writes a backup in another format.
     Export(Export),
+    /// Tells whether a backup, or a data directory that no member runs on, is what was written.
+    Verify(Verify),
 }
 
 #[derive(Args)]
@@ -124,6 +126,15 @@ struct Export {
     format: ExportFormat,
 }
 
+#[derive(Args)]
+struct Verify {
+    /// The backup or the data directory.
+    path: PathBuf,
+    /// Where the logs are, if not in the data directory.
+    #[arg(long)]
+    wal_dir: Option<PathBuf>,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum ExportFormat {
     /// What `etcdutl snapshot restore` takes, of etcd 3.4 to 3.7.
@@ -137,6 +148,7 @@ fn main() -> ExitCode {
         Snapshot::Status(status) => status.run(),
         Snapshot::Restore(restore) => restore.run(),
         Snapshot::Export(export) => export.run(),
+        Snapshot::Verify(Verify { path, wal_dir }) => verify::verify(&path, wal_dir.as_deref()),
     };
     match done {
         Ok(text) => {

@@ -16,6 +16,7 @@ pub mod export;
 pub mod restore;
 pub mod save;
 pub mod status;
+pub mod verify;
 
 #[cfg(test)]
 mod tests;

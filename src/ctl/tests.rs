@@ -14,6 +14,7 @@ use super::failure::Failure;
 use super::file::{BackupFile, Kind};
 use super::restore::{Options, restore};
 use super::status::{Format, status};
+use super::verify::verify;
 use super::{etcd, export, own};
 use crate::checkpoint::{Manifest, Snapshot};
 use crate::config::{self, Config};
@@ -264,4 +265,42 @@ fn damage_to_a_backup_of_our_own_is_found() {
         let error = own::Snapshot::open(&file).expect_err("cut");
         assert_eq!(error.code(), 19, "{len}: {error}");
     }
+}
+
+#[test]
+fn backups_and_data_directories_are_verified() {
+    let directory = temporary();
+    let data_dir = directory.path().join("d");
+    let file = BackupFile::open(&of_etcd()).expect("a backup");
+    restore(&file, &flags(&data_dir), &without_auth()).expect("restored");
+    let told = verify(&data_dir, None).expect("sound");
+    assert!(told.contains("checkpoint at revision 21: 13 keys in 1 blocks, sound\n"), "{told}");
+    assert!(verify(&of_etcd(), None).expect("sound").ends_with("its checksum is right\n"));
+
+    for (name, step, code) in [
+        ("checkpoint/000000000001.blocks", 97, 19),
+        ("checkpoint/000000000001.manifest", 7, 19),
+        ("identity", 5, 15),
+    ] {
+        let path = data_dir.join(name);
+        let sound = fs::read(&path).expect("read");
+        // The last block ends before its file does: only zeros follow.
+        let end = sound.len() - sound.iter().rev().take_while(|byte| **byte == 0).count();
+        for at in (0..end).step_by(step) {
+            let mut damaged = sound.clone();
+            damaged[at] ^= 1 << (at % 8);
+            fs::write(&path, &damaged).expect("written");
+            let error = verify(&data_dir, None).expect_err("damaged");
+            // The version's bytes can say that a later release wrote it.
+            assert!(error.code() == code || error.code() == 16, "{name} {at}: {error}");
+        }
+        fs::remove_file(&path).expect("removed");
+        if name != "checkpoint/000000000001.manifest" {
+            verify(&data_dir, None).expect_err("missing");
+        }
+        fs::write(&path, &sound).expect("written");
+    }
+    verify(&data_dir, None).expect("as before");
+    assert_eq!(verify(directory.path(), None).expect_err("no member's").code(), 15);
+    assert_eq!(verify(&directory.path().join("none"), None).expect_err("nothing").code(), 14);
 }

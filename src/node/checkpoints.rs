@@ -27,6 +27,9 @@ use crate::engine::{Build, Ground};
 use crate::mvcc::base::{Base, BlockRef, Corrupt, Mapped};
 use crate::mvcc::build::{self, Sink};
 
+/// Where they are in the data directory.
+pub(super) const DIRECTORY: &str = "checkpoint";
+
 const MANIFEST: &str = "manifest";
 const BLOCKS: &str = "blocks";
 const NEW: &str = "manifest.new";
@@ -91,7 +94,7 @@ impl Checkpoints {
     /// [`Failure::Directory`], [`Failure::Checkpoint`], [`Failure::NewerFormat`], [`Failure::NotOurs`]. A damaged
     /// checkpoint is never passed over: the logs do not hold any more what it holds.
     pub(super) fn open(data_dir: &Path, identity: &Identity) -> Result<Checkpoints, Failure> {
-        let path = data_dir.join("checkpoint");
+        let path = data_dir.join(DIRECTORY);
         let directory = |source| Failure::Directory { path: path.clone(), source };
         match DirBuilder::new().mode(DIRECTORY_MODE).create(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -99,9 +102,23 @@ impl Checkpoints {
             }
             _ => sync_directory(data_dir).map_err(directory)?,
         }
-        let names = list(&path).map_err(directory)?;
+        let mut checkpoints = Checkpoints::read(data_dir, identity)?;
+        checkpoints.tidy().map_err(directory)?;
+        Ok(checkpoints)
+    }
+
+    /// Opens the newest checkpoint of the directory, if it has any, and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Checkpoints::open`].
+    pub(super) fn read(data_dir: &Path, identity: &Identity) -> Result<Checkpoints, Failure> {
+        let path = data_dir.join(DIRECTORY);
+        let names = match list(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            names => names.map_err(|source| Failure::Directory { path: path.clone(), source })?,
+        };
         let mut checkpoints = Checkpoints {
-            path: path.clone(),
+            path,
             identity: identity.clone(),
             newest: None,
             next: names.iter().map(|(number, _)| number + 1).max().unwrap_or(1),
@@ -112,7 +129,6 @@ impl Checkpoints {
         if let Some(number) = newest.max() {
             checkpoints.newest = Some(checkpoints.load(number)?);
         }
-        checkpoints.tidy().map_err(directory)?;
         Ok(checkpoints)
     }
 

@@ -80,6 +80,19 @@ impl Home {
         Ok(home)
     }
 
+    /// Opens a data directory that is a member's already. It is locked, and nothing else in it changes.
+    ///
+    /// # Errors
+    /// [`Failure::Locked`], [`Failure::Directory`], [`Failure::NotOurs`], [`Failure::NewerFormat`].
+    pub(super) fn existing(path: &Path) -> Result<Home, Failure> {
+        let path = path.to_owned();
+        let Some(identity) = read_identity(&path)? else {
+            return Err(Failure::NotOurs { path, why: "it has no identity".into() });
+        };
+        let lock = lock(&path)?;
+        Ok(Home { path, identity, _lock: lock })
+    }
+
     /// Makes and locks a data directory that has no identity until [`Home::write`] gives it one.
     ///
     /// # Errors

@@ -46,19 +46,7 @@ pub(super) fn open(
     cores: u16,
     ground: &Ground,
 ) -> Result<Logs, Failure> {
-    let on_directory = |source| match source {
-        cored_wal::Error::Locked { .. } => Failure::Locked { path: path.to_owned(), pid: None },
-        cored_wal::Error::Io { source, .. } => Failure::Directory {
-            path: path.to_owned(),
-            source: std::io::Error::new(source.kind(), source.to_string()),
-        },
-        source => Failure::Log { log: 0, source },
-    };
-    let directory = Directory::open(path).map_err(on_directory)?;
-    let found = directory.logs().map_err(on_directory)?;
-    if let Some(log) = (0..home.identity().logs).find(|log| !found.contains(log)) {
-        return Err(Failure::LogMissing { path: path.to_owned(), log });
-    }
+    let (directory, found) = all(home, path)?;
     let count = found.last().map_or(0, |newest| newest + 1).max(cores);
     let opened = read_all(&directory, home, count)?;
 
@@ -110,6 +98,45 @@ fn recover(lanes: Records, ground: &Ground) -> Result<Recovery, Failure> {
     Ok(join(read, ground)?)
 }
 
+/// The directory and the numbers of its logs, of which none that the member wrote is missing.
+fn all(home: &Home, path: &Path) -> Result<(Arc<Directory>, Vec<u16>), Failure> {
+    let on_directory = |source| match source {
+        cored_wal::Error::Locked { .. } => Failure::Locked { path: path.to_owned(), pid: None },
+        cored_wal::Error::Io { source, .. } => Failure::Directory {
+            path: path.to_owned(),
+            source: std::io::Error::new(source.kind(), source.to_string()),
+        },
+        source => Failure::Log { log: 0, source },
+    };
+    let directory = Directory::open(path).map_err(on_directory)?;
+    let found = directory.logs().map_err(on_directory)?;
+    match (0..home.identity().logs).find(|log| !found.contains(log)) {
+        Some(log) => Err(Failure::LogMissing { path: path.to_owned(), log }),
+        None => Ok((directory, found)),
+    }
+}
+
+/// Reads all logs to their ends and changes nothing in them. Returns how many records there are, and
+/// their bytes.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn verify(home: &Home, path: &Path) -> Result<(u64, u64), Failure> {
+    let (mut records, mut bytes) = (0, 0);
+    if home.identity().logs == 0 && !path.exists() {
+        return Ok((records, bytes));
+    }
+    let (directory, found) = all(home, path)?;
+    for number in found {
+        let failed = |source| Failure::Log { log: number, source };
+        let disk = DirectDisk::open(&directory, number).map_err(failed)?;
+        let read = Log::verify(disk, options(home, number), |_| ()).map_err(failed)?;
+        records += read.records;
+        bytes += read.bytes;
+    }
+    Ok((records, bytes))
+}
+
 /// Reads logs 0 to `count`, each in a thread of its own.
 fn read_all(directory: &Arc<Directory>, home: &Home, count: u16) -> Result<Vec<Opened>, Failure> {
     std::thread::scope(|scope| {
@@ -126,17 +153,11 @@ fn read_all(directory: &Arc<Directory>, home: &Home, count: u16) -> Result<Vec<O
 fn read(directory: &Arc<Directory>, home: &Home, number: u16) -> Result<Opened, Failure> {
     let failed = |source| Failure::Log { log: number, source };
     let identity = home.identity();
-    let options = Options {
-        log: number,
-        owner: Owner { cluster: identity.cluster, member: identity.member },
-        salt: salt(number),
-        ..Options::default()
-    };
     let mut records: Records = vec![Vec::new(); usize::from(identity.lanes)];
     let mut retained = Retained::default();
     let mut stranger = None;
     let disk = DirectDisk::open(directory, number).map_err(failed)?;
-    let opened = Log::open(disk, options, |record| {
+    let opened = Log::open(disk, options(home, number), |record| {
         let Some(lane) = records.get_mut(usize::from(record.lane)) else {
             return stranger = Some(record.lane);
         };
@@ -150,6 +171,12 @@ fn read(directory: &Arc<Directory>, home: &Home, number: u16) -> Result<Opened, 
         Some(lane) => Err(Failure::Lane { log: number, lane, lanes: identity.lanes }),
         None => Ok((log, records, retained)),
     }
+}
+
+fn options(home: &Home, log: u16) -> Options {
+    let identity = home.identity();
+    let owner = Owner { cluster: identity.cluster, member: identity.member };
+    Options { log, owner, salt: salt(log), ..Options::default() }
 }
 
 /// Something that no client can know: checksums of new segments are mixed with it, and

@@ -30,6 +30,7 @@ pub mod restore;
 mod shutdown;
 mod signals;
 mod systemd;
+pub mod verify;
 mod watchdog;
 
 use std::net::TcpListener;

@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use super::checkpoints::{block_file, manifest_file};
+use super::checkpoints::{DIRECTORY, block_file, manifest_file};
 use super::home::Home;
 use super::{Failure, LANES_DEFAULT_MAX};
 use crate::checkpoint::{ALIGN_BYTES, Manifest};
@@ -59,7 +59,7 @@ pub fn restore<E: From<Failure>>(
     let mut of_backup = config.clone();
     of_backup.cluster_token += &format!("\0{:016x}", beginning.mark);
     let home = Home::found(&of_backup, LANES_DEFAULT_MAX)?;
-    let directory = config.data_dir.join("checkpoint");
+    let directory = config.data_dir.join(DIRECTORY);
     let done = write(&home, &directory, beginning, fill);
     if done.is_err() {
         // The first error is the one to tell.

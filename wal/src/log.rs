@@ -151,6 +151,20 @@ impl<D: Disk> Log<D> {
         Ok((log, recovered))
     }
 
+    /// Reads the log as [`Log::open`] does and hands every record to `visit`, but makes and changes
+    /// nothing: what it finds is not durable for that, and a torn tail is still there.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn verify(
+        mut disk: D,
+        options: Options,
+        mut visit: impl FnMut(Record<'_>),
+    ) -> Result<Recovered, Error> {
+        options.check()?;
+        Ok(recover::recover(&mut disk, &options, &mut visit)?.recovered)
+    }
+
     fn resume(disk: D, options: Options, found: Found, epoch: u64) -> Log<D> {
         let header = found.headers[found.current];
         let whole = found.recovered.newest.0;
