@@ -2,6 +2,7 @@
 //! client or disk holds nobody up. Each block is compared with its checksum before it leaves.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,9 +48,9 @@ impl Backups {
         let found = self.newest.get().ok_or(io::ErrorKind::NotFound)?;
         let mut files = BTreeMap::new();
         for row in &found.manifest.blocks {
-            if !files.contains_key(&row.file) {
+            if let Entry::Vacant(place) = files.entry(row.file) {
                 let file = BufferedFile::open(block_file(&self.path, row.file)).await;
-                files.insert(row.file, file.map_err(|error| system(&error))?);
+                place.insert(file.map_err(|error| system(&error))?);
             }
         }
         let snapshot = Snapshot::of(&found.manifest);

@@ -607,7 +607,7 @@ fn open(disks: &[MemoryDisk], lanes: u16, salt: u64) -> (Records, Vec<Opened>) {
         };
         let mut retained = Retained::default();
         let opened = Log::open(disk.clone(), options, |record| {
-            if let Some(index) = entry_index(record.kind, &record.payload) {
+            if let Some(index) = entry_index(record.kind, record.payload) {
                 retained.append(record.segment, LaneId(record.lane), index);
             }
             records[usize::from(record.lane)].push((record.kind, record.payload.clone()));
