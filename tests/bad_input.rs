@@ -536,7 +536,6 @@ fn what_is_not_served_says_so() {
     let mut scene = Scene::new();
     for path in [
         "/etcdserverpb.Cluster/MemberAdd",
-        "/etcdserverpb.Maintenance/Snapshot",
         "/etcdserverpb.Maintenance/MoveLeader",
         "/etcdserverpb.Maintenance/Downgrade",
         "/etcdserverpb.Auth/AuthEnable",
