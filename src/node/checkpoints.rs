@@ -21,7 +21,7 @@ use std::sync::{Arc, Weak};
 use cored_wal::Buffer;
 
 use super::failure::Failure;
-use super::home::Identity;
+use super::home::{self, Identity};
 use crate::checkpoint::{ALIGN_BYTES, Manifest, ManifestError};
 use crate::engine::{Build, Ground};
 use crate::mvcc::base::{Base, BlockRef, Corrupt, Mapped};
@@ -77,6 +77,7 @@ pub(super) enum BuildError {
 
 /// The checkpoints of one data directory.
 pub(super) struct Checkpoints {
+    data_dir: PathBuf,
     path: PathBuf,
     identity: Identity,
     newest: Option<Found>,
@@ -118,6 +119,7 @@ impl Checkpoints {
             names => names.map_err(|source| Failure::Directory { path: path.clone(), source })?,
         };
         let mut checkpoints = Checkpoints {
+            data_dir: data_dir.to_owned(),
             path,
             identity: identity.clone(),
             newest: None,
@@ -126,8 +128,13 @@ impl Checkpoints {
             older: Vec::new(),
         };
         let newest = names.iter().filter(|(_, kind)| kind == MANIFEST).map(|(number, _)| *number);
-        if let Some(number) = newest.max() {
-            checkpoints.newest = Some(checkpoints.load(number)?);
+        match newest.max() {
+            Some(number) => checkpoints.newest = Some(checkpoints.load(number)?),
+            None if identity.checkpoint => {
+                let why = "no manifest is there, though this member has made one".to_owned();
+                return Err(Failure::Checkpoint { path: checkpoints.path, why });
+            }
+            None => {}
         }
         Ok(checkpoints)
     }
@@ -183,9 +190,40 @@ impl Checkpoints {
     /// # Errors
     /// [`BuildError`]; nothing but unfinished files is left, which the next attempt overwrites.
     pub(super) fn build(&mut self, build: &Build) -> Result<Found, BuildError> {
+        // A number is used once: what a failed attempt left may be named by its manifest already.
         let number = self.next;
+        self.next += 1;
         let path = self.name(number, BLOCKS);
-        let mut file = BlockFile::create(number, path.clone())?;
+        let written = self.write(number, &path, build);
+        if written.is_err() {
+            // On a full disk its room is needed. Nothing names it yet.
+            let _ = fs::remove_file(&path);
+        }
+        let Identity { cluster, member, .. } = self.identity;
+        let manifest = build.manifest(number, cluster, member, written?);
+        self.publish(&manifest)?;
+        if !self.identity.checkpoint {
+            // From now on a start without one is refused; the logs still hold everything.
+            let noted = Identity { checkpoint: true, ..self.identity.clone() };
+            home::write(&self.data_dir, &noted).map_err(at(&self.data_dir))?;
+            self.identity = noted;
+        }
+        self.map(&manifest.blocks).map_err(at(&self.path))?;
+        let base = Base::open(manifest.at, manifest.blocks.clone(), self.files.clone())?;
+        let found = Found { manifest: Arc::new(manifest), base: Arc::new(base) };
+        if let Some(before) = self.newest.replace(found.clone()) {
+            self.older.push(Arc::downgrade(&before.base));
+        }
+        if let Err(error) = self.tidy() {
+            // It costs room, no more; the next time may do better.
+            tracing::warn!(%error, path = %self.path.display(), "can not tidy up checkpoints");
+        }
+        Ok(found)
+    }
+
+    /// Writes the blocks that are new, reads them back, and returns the rows of all.
+    fn write(&self, number: u64, path: &Path, build: &Build) -> Result<Vec<BlockRef>, BuildError> {
+        let mut file = BlockFile::create(number, path.to_owned())?;
         let mut rows = build.image(&mut file).map_err(|error| match error {
             build::Error::Sink(error) => error,
             build::Error::Corrupt(corrupt) => corrupt.into(),
@@ -193,24 +231,12 @@ impl Checkpoints {
         if let Some(base) = &build.base {
             self.gather(&mut rows, base, &mut file)?;
         }
-        let wrote = file.finish()?;
-        if wrote {
-            verify(&path, rows.iter().filter(|row| row.file == number))?;
+        if file.finish()? {
+            verify(path, rows.iter().filter(|row| row.file == number))?;
         } else {
-            fs::remove_file(&path).map_err(at(&path))?;
+            fs::remove_file(path).map_err(at(path))?;
         }
-        let Identity { cluster, member, .. } = self.identity;
-        let manifest = build.manifest(number, cluster, member, rows);
-        self.publish(&manifest)?;
-        self.map(&manifest.blocks).map_err(at(&self.path))?;
-        let base = Base::open(manifest.at, manifest.blocks.clone(), self.files.clone())?;
-        let found = Found { manifest: Arc::new(manifest), base: Arc::new(base) };
-        self.next = number + 1;
-        if let Some(before) = self.newest.replace(found.clone()) {
-            self.older.push(Arc::downgrade(&before.base));
-        }
-        self.tidy().map_err(at(&self.path))?;
-        Ok(found)
+        Ok(rows)
     }
 
     /// Copies blocks that would keep nearly empty files alive.

@@ -10,6 +10,7 @@
 //! member: 8e9e05c52164694d      16 hexadecimal digits, never 0
 //! lanes: 2                      fixed from now on
 //! logs: 2                       logs 0…1 have been made and must be there
+//! checkpoint: made              only when one has been made and must be there
 //! name: default                 --name at the first start
 //! check: 1a2b3c4d
 //! ```
@@ -44,6 +45,8 @@ pub(super) struct Identity {
     pub lanes: u16,
     /// Logs 0 up to this one, not included, have been made.
     pub logs: u16,
+    /// Whether there is a checkpoint: the logs alone are not all that the member holds.
+    pub checkpoint: bool,
     /// `--name` when the directory was made.
     pub name: String,
 }
@@ -138,18 +141,26 @@ impl Home {
     /// # Errors
     /// [`Failure::Directory`].
     pub(super) fn write(&self) -> Result<(), Failure> {
-        let write = || -> io::Result<()> {
-            let new = self.path.join(IDENTITY_NEW);
-            let mut options = OpenOptions::new();
-            let mut file =
-                options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(encode(&self.identity).as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new, self.path.join(IDENTITY))?;
-            File::open(&self.path)?.sync_all()
-        };
-        write().map_err(|source| Failure::Directory { path: self.path.join(IDENTITY), source })
+        let path = || self.path.join(IDENTITY);
+        write(&self.path, &self.identity)
+            .map_err(|source| Failure::Directory { path: path(), source })
     }
+
+    /// Notes that there is a checkpoint, which [`Home::write`] will write.
+    pub(super) fn note_checkpoint(&mut self) {
+        self.identity.checkpoint = true;
+    }
+}
+
+/// Writes who lives in the data directory `path`, which this process has locked.
+pub(super) fn write(path: &Path, identity: &Identity) -> io::Result<()> {
+    let new = path.join(IDENTITY_NEW);
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(encode(identity).as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, path.join(IDENTITY))?;
+    File::open(path)?.sync_all()
 }
 
 fn make(path: &Path) -> io::Result<()> {
@@ -214,10 +225,11 @@ fn lock(path: &Path) -> Result<File, Failure> {
 }
 
 fn encode(identity: &Identity) -> String {
-    let Identity { cluster, member, lanes, logs, name } = identity;
+    let Identity { cluster, member, lanes, logs, checkpoint, name } = identity;
+    let checkpoint = if *checkpoint { "checkpoint: made\n" } else { "" };
     let text = format!(
         "cored: member\nformat: {FORMAT}\ncluster: {cluster:016x}\nmember: {member:016x}\n\
-         lanes: {lanes}\nlogs: {logs}\nname: {}\n",
+         lanes: {lanes}\nlogs: {logs}\n{checkpoint}name: {}\n",
         name.escape_default()
     );
     let check = crc32c::crc32c(text.as_bytes());
@@ -263,6 +275,7 @@ fn decode(text: &str, line: impl Fn(&str) -> Option<String>) -> Option<Identity>
         member: hex("member").filter(|member| *member != 0)?,
         lanes: line("lanes")?.parse().ok().filter(|lanes| *lanes > 0)?,
         logs: line("logs")?.parse().ok()?,
+        checkpoint: line("checkpoint").is_some(),
         name: line("name")?,
     })
 }
@@ -271,7 +284,7 @@ fn decode(text: &str, line: impl Fn(&str) -> Option<String>) -> Option<Identity>
 fn identity(config: &Config, lanes_default_max: u16) -> Identity {
     let (cluster, member) = numbers(config);
     let lanes = config.lanes.unwrap_or(config.cores.min(lanes_default_max));
-    Identity { cluster, member, lanes, logs: 0, name: config.name.clone() }
+    Identity { cluster, member, lanes, logs: 0, checkpoint: false, name: config.name.clone() }
 }
 
 /// The numbers of cluster and member: always the same for the same URLs and token, as in etcd.

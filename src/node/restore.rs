@@ -58,9 +58,9 @@ pub fn restore<E: From<Failure>>(
     let existed = config.data_dir.is_dir();
     let mut of_backup = config.clone();
     of_backup.cluster_token += &format!("\0{:016x}", beginning.mark);
-    let home = Home::found(&of_backup, LANES_DEFAULT_MAX)?;
+    let mut home = Home::found(&of_backup, LANES_DEFAULT_MAX)?;
     let directory = config.data_dir.join(DIRECTORY);
-    let done = write(&home, &directory, beginning, fill);
+    let done = write(&mut home, &directory, beginning, fill);
     if done.is_err() {
         // The first error is the one to tell.
         let _ = fs::remove_dir_all(&directory);
@@ -70,7 +70,7 @@ pub fn restore<E: From<Failure>>(
 }
 
 fn write<E: From<Failure>>(
-    home: &Home,
+    home: &mut Home,
     directory: &Path,
     beginning: Beginning,
     fill: impl FnOnce(&mut Blocks) -> Result<Vec<BlockRef>, E>,
@@ -87,7 +87,7 @@ fn write<E: From<Failure>>(
     if bytes == 0 {
         fs::remove_file(&path).map_err(failed(&path))?;
     }
-    let identity = home.identity();
+    let identity = home.identity().clone();
     let Beginning { at, compacted, control, .. } = beginning;
     let manifest = Manifest {
         number: NUMBER,
@@ -108,6 +108,7 @@ fn write<E: From<Failure>>(
         File::open(directory)?.sync_all()
     };
     publish().map_err(failed(&path))?;
+    home.note_checkpoint();
     home.write()?;
     Ok(Restored { cluster: identity.cluster, member: identity.member })
 }
