@@ -2,7 +2,11 @@
 //!
 //! The architecture is told in `docs/design.md`; here are the rooms, in reading order. A room names
 //! only rooms above it. Everything down to [`engine`] is driven and never acts: it knows no socket,
-//! file, clock, thread or `async`. What waits lives in [`front`] and [`node`].
+//! file, clock, thread or `async`. What waits lives in [`front`] and [`node`]; [`ctl`] works from
+//! outside of a running member.
+//!
+//! What lasts is in two places: in the logs (crate `cored_wal`), which [`lane`] fills, and in the
+//! checkpoint, whose blocks are [`mvcc`]'s and whose manifest is [`checkpoint`]'s.
 
 pub mod config;
 pub mod keys;
