@@ -68,7 +68,11 @@ impl Background {
                         let _ = queue.push(built);
                         ring();
                     }
-                    Job::Drop(layers) => drop(layers),
+                    Job::Drop(layers) => {
+                        drop(layers);
+                        // Every core has gone over, so what only the image before named can go.
+                        checkpoints.tidy_up();
+                    }
                 }
             }
         })?;

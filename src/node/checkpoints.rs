@@ -17,6 +17,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Instant;
 
 use cored_wal::Buffer;
 
@@ -38,8 +40,12 @@ const NEW: &str = "manifest.new";
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
-/// Bytes of one write of blocks.
-const WRITE_BYTES: usize = 1 << 20;
+/// Bytes of one write of blocks: a group of the log that comes at the same time waits for one of them.
+const WRITE_BYTES: usize = 128 << 10;
+
+/// Pauses are this many times as long as the work between them. What a checkpoint takes of disk and CPU it
+/// takes from the cores; when those are busy its work takes longer, and so do its pauses.
+const PAUSE: u32 = 2;
 
 /// More files than this and what is left of the emptiest moves into the new one.
 const FILES_MAX: usize = 32;
@@ -214,11 +220,15 @@ impl Checkpoints {
         if let Some(before) = self.newest.replace(found.clone()) {
             self.older.push(Arc::downgrade(&before.base));
         }
+        self.tidy_up();
+        Ok(found)
+    }
+
+    /// Gives back what is not needed any more; that it fails costs room and no more.
+    pub(super) fn tidy_up(&mut self) {
         if let Err(error) = self.tidy() {
-            // It costs room, no more; the next time may do better.
             tracing::warn!(%error, path = %self.path.display(), "can not tidy up checkpoints");
         }
-        Ok(found)
     }
 
     /// Writes the blocks that are new, reads them back, and returns the rows of all.
@@ -415,6 +425,7 @@ fn punch(path: &Path, used: &[(u64, u64)]) -> io::Result<()> {
 fn verify<'a>(path: &Path, rows: impl Iterator<Item = &'a BlockRef>) -> Result<(), BuildError> {
     let mut options = OpenOptions::new();
     let file = options.read(true).custom_flags(libc::O_DIRECT).open(path).map_err(at(path))?;
+    let mut pace = Pace::new();
     for row in rows {
         let len = row.len as usize;
         let mut buffer = Buffer::zeroed(len.next_multiple_of(ALIGN_BYTES as usize));
@@ -422,6 +433,7 @@ fn verify<'a>(path: &Path, rows: impl Iterator<Item = &'a BlockRef>) -> Result<(
         if crc32c::crc32c(&buffer[..len]) != row.crc {
             return Err(BuildError::ReadBack { path: path.to_owned(), offset: row.offset });
         }
+        pace.pause();
     }
     Ok(())
 }
@@ -434,6 +446,22 @@ struct BlockFile {
     buffer: Buffer,
     /// Where the buffer will be written.
     at: u64,
+    pace: Pace,
+}
+
+/// Lets others work between pieces of work.
+struct Pace(Instant);
+
+impl Pace {
+    fn new() -> Pace {
+        Pace(Instant::now())
+    }
+
+    /// A piece of work is done.
+    fn pause(&mut self) {
+        thread::sleep(self.0.elapsed() * PAUSE);
+        self.0 = Instant::now();
+    }
 }
 
 impl BlockFile {
@@ -442,13 +470,14 @@ impl BlockFile {
         options.write(true).create(true).truncate(true).mode(FILE_MODE);
         let file = options.custom_flags(libc::O_DIRECT).open(&path).map_err(at(&path))?;
         let buffer = Buffer::with_capacity(2 * WRITE_BYTES);
-        Ok(BlockFile { number, path, file, buffer, at: 0 })
+        Ok(BlockFile { number, path, file, buffer, at: 0, pace: Pace::new() })
     }
 
     fn write(&mut self) -> Result<(), BuildError> {
         self.file.write_all_at(&self.buffer, self.at).map_err(at(&self.path))?;
         self.at += self.buffer.len() as u64;
         self.buffer.clear();
+        self.pace.pause();
         Ok(())
     }
 
