@@ -185,9 +185,10 @@ impl Checkpoints {
         if manifest.cuts.len() != usize::from(self.identity.lanes) {
             return Err(damaged(format!("it is of {} lanes", manifest.cuts.len())));
         }
-        self.map(&manifest.blocks).map_err(|error| damaged(error.to_string()))?;
-        let base = Base::open(manifest.at, manifest.blocks.clone(), self.files.clone());
+        let files = self.map(&manifest.blocks).map_err(|error| damaged(error.to_string()))?;
+        let base = Base::open(manifest.at, manifest.blocks.clone(), files.clone());
         let base = Arc::new(base.map_err(|error| damaged(error.to_string()))?);
+        self.files = files;
         Ok(Found { manifest: Arc::new(manifest), base })
     }
 
@@ -207,6 +208,9 @@ impl Checkpoints {
         }
         let Identity { cluster, member, .. } = self.identity;
         let manifest = build.manifest(number, cluster, member, written?);
+        // What can fail goes before the name: an attempt that has it has not failed.
+        let files = self.map(&manifest.blocks).map_err(at(&self.path))?;
+        let base = Base::open(manifest.at, manifest.blocks.clone(), files.clone())?;
         self.publish(&manifest)?;
         if !self.identity.checkpoint {
             // From now on a start without one is refused; the logs still hold everything.
@@ -214,8 +218,7 @@ impl Checkpoints {
             home::write(&self.data_dir, &noted).map_err(at(&self.data_dir))?;
             self.identity = noted;
         }
-        self.map(&manifest.blocks).map_err(at(&self.path))?;
-        let base = Base::open(manifest.at, manifest.blocks.clone(), self.files.clone())?;
+        self.files = files;
         let found = Found { manifest: Arc::new(manifest), base: Arc::new(base) };
         if let Some(before) = self.newest.replace(found.clone()) {
             self.older.push(Arc::downgrade(&before.base));
@@ -298,8 +301,8 @@ impl Checkpoints {
         write().map_err(at(&path))
     }
 
-    /// Maps the files that these blocks are in.
-    fn map(&mut self, rows: &[BlockRef]) -> io::Result<()> {
+    /// Maps the files that these blocks are in, or shares the maps that there are.
+    fn map(&self, rows: &[BlockRef]) -> io::Result<BTreeMap<u64, Mapped>> {
         let mut files = BTreeMap::new();
         for row in rows {
             if files.contains_key(&row.file) {
@@ -311,11 +314,11 @@ impl Checkpoints {
             };
             files.insert(row.file, mapped);
         }
-        self.files = files;
-        Ok(())
+        Ok(files)
     }
 
-    /// Removes what the newest manifest does not name, and makes holes of blocks that it does not name.
+    /// Removes files that the newest manifest does not name, and makes holes of blocks that neither it nor an
+    /// image that somebody may still read does.
     fn tidy(&mut self) -> io::Result<()> {
         let newest = self.newest.as_ref().map(|found| &found.manifest);
         for (number, kind) in list(&self.path)? {
@@ -328,17 +331,17 @@ impl Checkpoints {
                 fs::remove_file(self.name(number, &kind))?;
             }
         }
-        self.older.retain(|base| base.strong_count() > 0);
-        if !self.older.is_empty() {
-            // Somebody may still read what would become a hole.
-            return Ok(());
-        }
         let Some(newest) = newest else { return Ok(()) };
+        self.older.retain(|base| base.strong_count() > 0);
+        // The image just replaced is always among these: its successor was built upon it.
+        let older: Vec<Arc<Base>> = self.older.iter().filter_map(Weak::upgrade).collect();
         let mut used: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
-        for row in &newest.blocks {
+        for row in older.iter().flat_map(|base| base.blocks()).chain(&newest.blocks) {
             let end = (row.offset + u64::from(row.len)).next_multiple_of(ALIGN_BYTES);
             used.entry(row.file).or_default().push((row.offset, end));
         }
+        // Files that only older images name are gone already, for all but those who read them.
+        used.retain(|number, _| self.files.contains_key(number));
         for (number, mut used) in used {
             used.sort_unstable();
             punch(&self.name(number, BLOCKS), &used)?;
