@@ -514,3 +514,6 @@ impl Sink for BlockFile {
         Ok((self.number, offset))
     }
 }
+
+#[cfg(test)]
+mod tests;
