@@ -8,7 +8,11 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use serde_json::json;
+
+use common::http::b64;
 use common::{Place, Process, Server};
 
 /// The code with which a command ends, and what it printed.
@@ -127,6 +131,88 @@ fn damage(wal: &Path) {
             fs::write(&segment, bytes).expect("written");
         }
     }
+}
+
+/// Keys of twenty kilobytes that make up several blocks, all of them in a checkpoint; it is stopped.
+fn with_a_checkpoint() -> Server {
+    let mut server = Server::start();
+    let value = "v".repeat(20_000);
+    for n in 0..60 {
+        server.put(&format!("key{n:02}"), &value);
+    }
+    let (status, answer) = server.call("/v3/maintenance/defragment", &json!({}));
+    assert_eq!(status, 200, "{answer}");
+    assert!(server.stop().0.success());
+    server
+}
+
+/// Flips the lowest bit of a byte of the only file in the checkpoint with this extension; its name.
+fn flip(server: &Server, extension: &str, byte: usize) -> String {
+    let entries = fs::read_dir(server.place.data().join("checkpoint")).expect("readable");
+    let paths = entries.map(|entry| entry.expect("readable").path());
+    let mut paths = paths.filter(|path| path.extension().is_some_and(|found| found == extension));
+    let path = paths.next().expect("a checkpoint");
+    assert_eq!(paths.next(), None, "one checkpoint");
+    let mut bytes = fs::read(&path).expect("readable");
+    bytes[byte] ^= 1;
+    fs::write(&path, bytes).expect("written");
+    path.file_name().expect("a name").to_string_lossy().into_owned()
+}
+
+#[test]
+fn a_flipped_bit_in_the_manifest_of_a_checkpoint_is_19() {
+    if common::stand_in() {
+        return;
+    }
+    let mut server = with_a_checkpoint();
+    let name = flip(&server, "manifest", 70);
+    assert_ends(&mut server.place.command(), 19, &name);
+    assert_ends(&mut server.place.command(), 19, "its checksum is wrong");
+    flip(&server, "manifest", 70);
+    server.start_again();
+    assert_eq!(server.get("key59").map(|value| value.len()), Some(20_000));
+}
+
+#[test]
+fn a_flipped_bit_in_a_block_fails_its_keys_and_ends_all_writing() {
+    if common::stand_in() {
+        return;
+    }
+    let corrupt = json!({"code": 15, "message": "etcdserver: corrupt cluster"});
+    let mut server = with_a_checkpoint();
+    flip(&server, "blocks", 1_000);
+    server.start_again();
+    // Nobody knows yet, and where the block is not in the way nobody needs to.
+    assert_eq!(server.get("key59").map(|value| value.len()), Some(20_000));
+    let get = |key: &str| server.call("/v3/kv/range", &json!({"key": b64(key)}));
+    assert_eq!(get("key00"), (500, corrupt.clone()));
+    let raised = || {
+        let (status, answer) = server.call("/v3/maintenance/alarm", &json!({"action": "GET"}));
+        assert_eq!(status, 200, "{answer}");
+        answer["alarms"][0]["alarm"] == "CORRUPT"
+    };
+    // The alarm is logged before it is told.
+    let deadline = Instant::now() + common::PATIENCE;
+    while !raised() {
+        assert!(Instant::now() < deadline, "no alarm");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(server.process.output.wait_for("found a damaged checkpoint", 0));
+    let put = |server: &Server, key: &str| {
+        server.call("/v3/kv/put", &json!({"key": b64(key), "value": b64("new")}))
+    };
+    for key in ["key00", "key59", "new"] {
+        assert_eq!(put(&server, key), (500, corrupt.clone()), "{key}");
+    }
+    assert_eq!(get("key00"), (500, corrupt.clone()));
+    assert_eq!(server.get("key59").map(|value| value.len()), Some(20_000));
+    assert_eq!(server.get("new"), None);
+    let health = server.http().request("GET", "/health", b"").expect("an answer").text();
+    assert!(health.contains("ALARM CORRUPT"), "{health}");
+    // Nobody who starts it again gets around that.
+    server.crash();
+    assert_eq!(put(&server, "new"), (500, corrupt));
+    assert_eq!(server.get("key59").map(|value| value.len()), Some(20_000));
 }
 
 #[test]

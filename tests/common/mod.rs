@@ -257,7 +257,12 @@ impl Server {
 
     /// Starts again after [`Server::stop`] or a kill.
     pub fn start_again(&mut self) {
-        self.process = launch(&self.place, |_| ());
+        self.start_again_with(|_| ());
+    }
+
+    /// The same with a changed command.
+    pub fn start_again_with(&mut self, change: impl FnOnce(&mut Command)) {
+        self.process = launch(&self.place, change);
     }
 
     /// The client address.
