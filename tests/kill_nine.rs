@@ -1,11 +1,14 @@
 //! kill -9 at any moment under four writers: what was acknowledged is there with its revision,
 //! revisions have no gaps and none is given out twice for anything a client ever saw, and a watch
-//! goes on where it was cut off. `CORED_KILLS` says how often (CI: 200).
+//! goes on where it was cut off. `CORED_KILLS` says how often (CI: 200). Most of the time checkpoints
+//! are made all along, so the kills hit them too.
 
 mod common;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,6 +21,9 @@ use common::{Http, Server};
 const WRITERS: usize = 4;
 /// Keys of one writer; few, so that they are overwritten and deleted again and again.
 const KEYS: u64 = 40;
+
+/// Bytes of log after which a checkpoint is made: a fraction of a second's writing.
+const CHECKPOINT_BYTES: &str = "32768";
 
 /// What happened to one key at one revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,10 +197,15 @@ fn nothing_acknowledged_is_lost() {
             thread.join().expect("a writer saw nothing wrong");
         }
         watching.join().expect("the watch saw nothing wrong");
+        let checkpoints = |command: &mut Command| {
+            if kill % 3 != 2 && !common::stand_in() {
+                command.args(["--checkpoint-wal-bytes", CHECKPOINT_BYTES]);
+            }
+        };
         if kill % 7 == 3 {
-            kill_while_starting(&mut server, &mut noise);
+            kill_while_starting(&mut server, &mut noise, checkpoints);
         }
-        server.start_again();
+        server.start_again_with(checkpoints);
         check(&server, &acknowledged, &mut watcher.lock().unwrap());
     }
     let upto = current(&server);
@@ -205,15 +216,70 @@ fn nothing_acknowledged_is_lost() {
         "the watch saw another history than there is"
     );
     assert_values_once(&history);
+    let checkpoints = newest_checkpoint(&server);
+    assert!(common::stand_in() || kills < 6 || checkpoints > 0, "no checkpoint was made");
     println!(
-        "{kills} kills, {} acknowledged, revision {upto}",
+        "{kills} kills, {} acknowledged, revision {upto}, {checkpoints} checkpoints",
         acknowledged.0.lock().unwrap().len()
     );
 }
 
+/// Names of the files in a part of the data directory, in order.
+fn files(server: &Server, part: &str, extension: &str) -> Vec<String> {
+    let entries = fs::read_dir(server.place.data().join(part)).into_iter().flatten();
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<_> = names.filter(|name| name.ends_with(extension)).collect();
+    names.sort();
+    names
+}
+
+/// The number of the newest checkpoint; 0 if there is none.
+fn newest_checkpoint(server: &Server) -> u64 {
+    let manifests = files(server, "checkpoint", ".manifest");
+    manifests.last().map_or(0, |name| name[..12].parse().expect("a number"))
+}
+
+#[test]
+fn logs_stay_short_however_much_is_written() {
+    if common::stand_in() {
+        return;
+    }
+    const MEGABYTES: usize = 400;
+    let small = |command: &mut Command| {
+        command.args(["--cores", "1", "--checkpoint-wal-bytes", "1048576"]);
+    };
+    let mut server = Server::start_with(small);
+    let value = |n: usize| format!("{n:08}").repeat(1 << 17);
+    let put = |server: &Server, n: usize| server.put(&format!("log/{}", n % 8), &value(n));
+    let mut most = 0;
+    for n in 0..MEGABYTES {
+        let revision = put(&server, n);
+        if n % 16 == 15 {
+            let compact = json!({"revision": revision.to_string(), "physical": true});
+            let (status, answer) = server.call("/v3/kv/compaction", &compact);
+            assert_eq!(status, 200, "{answer}");
+            most = most.max(files(&server, "wal", ".wal").len());
+        }
+    }
+    // All of it would fill seven segments of 64 MiB. One is written, one is ready, one may wait to go.
+    let made = newest_checkpoint(&server);
+    assert!(most <= 5, "{most} segments at once, {made} checkpoints");
+    server.process.kill();
+    server.start_again_with(small);
+    for n in MEGABYTES - 8..MEGABYTES {
+        assert!(
+            server.get(&format!("log/{}", n % 8)).as_deref() == Some(&*value(n)),
+            "{n} is lost"
+        );
+    }
+    println!("{MEGABYTES} MB, at most {most} segments, {made} checkpoints");
+}
+
 /// A crash in the middle of a recovery must not harm the next one.
-fn kill_while_starting(server: &mut Server, noise: &mut Noise) {
-    let mut process = common::Process::spawn(&mut server.place.command());
+fn kill_while_starting(server: &mut Server, noise: &mut Noise, change: impl FnOnce(&mut Command)) {
+    let mut command = server.place.command();
+    change(&mut command);
+    let mut process = common::Process::spawn(&mut command);
     std::thread::sleep(Duration::from_millis(noise.below(120)));
     process.kill();
 }
