@@ -208,7 +208,7 @@ pub const MUTANTS: &[Mutant] = &[
         name: "lease bindings do not move with their keys",
         rule: "R10",
         file: "src/shard/mod.rs",
-        replace: "self.attached.attach(lease, key);
+        replace: "self.attached.attach(*lease, key);
         }
         self.store.import",
         with: "let _ = (key, lease);
@@ -279,8 +279,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "a control record takes effect before the watermark reaches its stamp",
         rule: "R13",
         file: "src/engine/keeper.rs",
-        replace: "if !pending.committed || pending.stamp > watermark {",
-        with: "if !pending.committed || watermark < Revision::ZERO {",
+        replace: "if pending.index.is_none() || pending.stamp > watermark {",
+        with: "if pending.index.is_none() || watermark < Revision::ZERO {",
     },
     Mutant {
         name: "a renewal is acknowledged before it is logged",
