@@ -28,6 +28,7 @@ impl Disk {
                 cluster: 7,
                 member: 9,
                 lanes: LANES,
+                checkpoint: false,
                 logs: 1,
                 name: "n".to_owned(),
             },
