@@ -328,6 +328,13 @@ pub const MUTANTS: &[Mutant] = &[
         with: "self.checkpoint_awaits().is_none()",
     },
     Mutant {
+        name: "the image has a cut one entry too high",
+        rule: "R13",
+        file: "src/engine/checkpointing.rs",
+        replace: "seat.group.cut_at(index)",
+        with: "seat.group.cut_at(index + 1)",
+    },
+    Mutant {
         name: "the image lacks what its own revision wrote",
         rule: "R13",
         file: "src/mvcc/freeze.rs",
