@@ -33,6 +33,9 @@ use crate::order::EpochRecord;
 /// Milliseconds after which an image that could not be built is tried again.
 const RETRY_MS: u64 = 5_000;
 
+/// An image with fewer bytes of keys and values is not made anew for its garbage.
+const GARBAGE_MIN_BYTES: u64 = 16 << 20;
+
 /// What an image is built from, by someone who may take long. Nothing in it changes any more.
 #[derive(Clone, Debug)]
 pub struct Build {
@@ -115,6 +118,8 @@ pub(super) struct Checkpointing {
     next: Vec<Origin>,
     /// The newest image.
     base: Option<Arc<Base>>,
+    /// History below is not in it.
+    compacted: Revision,
     /// The epoch that the node serves in.
     epoch: EpochRecord,
     /// Bytes in the logs above the newest image, as the cores report them.
@@ -232,13 +237,20 @@ impl Engine {
     pub(super) fn checkpoint_tick(&mut self, fx: &mut Effects) {
         let (now_ms, limit) = (self.now_ms, self.checkpoint_bytes);
         let watermark = self.order.watermark();
+        let compacted = self.control.compacted;
+        let in_use = u64::try_from(self.order.usage().bytes_in_use()).unwrap_or(0);
         let checkpoint = self.checkpoint();
         checkpoint.ended = checkpoint.ended.split_off(&watermark.next());
         match &mut checkpoint.stage {
             Stage::Resting => {
                 // A large image is not written anew for every little log.
                 let image = checkpoint.base.as_ref().map_or(0, |base| base.file_bytes());
-                if checkpoint.log_bytes >= limit.max(image / 2) {
+                let due = checkpoint.log_bytes >= limit.max(image / 2);
+                // Half of what is kept is garbage, and there is more to leave out than the last time.
+                let kept = checkpoint.base.as_ref().map_or(0, |base| base.logical_bytes());
+                let more = compacted > checkpoint.compacted;
+                let garbage = kept >= GARBAGE_MIN_BYTES && more && in_use < kept / 2;
+                if due || garbage {
                     self.begin_checkpoint(fx);
                 }
             }
@@ -394,6 +406,7 @@ impl Engine {
             return;
         };
         let cuts = Arc::clone(&build.cuts);
+        checkpoint.compacted = build.compacted;
         checkpoint.base = Some(Arc::clone(&base));
         checkpoint.stage = Stage::Swapping { missing: cores, dropped: Vec::new() };
         for core in (0..self.cores).map(CoreId) {

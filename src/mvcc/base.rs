@@ -198,6 +198,16 @@ impl Base {
         self.bad_reads.load(Ordering::Relaxed)
     }
 
+    /// Someone who read the file itself has found block `number` damaged: it is a fault like any other, but
+    /// those who find it whole in memory may go on reading it.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    pub fn condemn(&self, number: usize) {
+        let _ = self.fault.set(corrupt(number, &self.blocks[number], Why::Checksum));
+        self.bad_reads.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Checks a block again, whatever is known of it: for whoever reads the whole image in the background.
     ///
     /// # Panics

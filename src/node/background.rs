@@ -1,11 +1,11 @@
-//! What takes long and holds nobody up: building images, letting go of large things. A plain thread of
-//! low priority, since none of it may run on an executor.
+//! What takes long and holds nobody up: building images, letting go of large things, looking for blocks that
+//! rotted. A plain thread of low priority, since none of it may run on an executor.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use concurrent_queue::ConcurrentQueue;
 
@@ -18,6 +18,12 @@ use crate::mvcc::base::Base;
 /// Added to the process's niceness: the cores come first, but on a machine that is busy with them alone
 /// this must get its tenth too, or the log grows without end.
 const NICENESS: i32 = 10;
+
+/// The disk is read through once in this time, as long as nothing else is to be done.
+const SCRUB_EVERY: Duration = Duration::from_secs(24 * 3600);
+
+/// Pauses between two blocks of that: some 2.5 MB/s.
+const SCRUB_PAUSE: Duration = Duration::from_millis(100);
 
 /// Something to do.
 #[derive(Debug)]
@@ -58,7 +64,20 @@ impl Background {
             // SAFETY: the call takes no memory. On Linux it is about the calling thread alone; that it fails
             // would only cost speed.
             unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
-            for job in received {
+            let mut scrub = Scrub::Waits;
+            loop {
+                let wait = match scrub {
+                    Scrub::Waits => SCRUB_EVERY,
+                    Scrub::Reads { .. } => SCRUB_PAUSE,
+                };
+                let job = match received.recv_timeout(wait) {
+                    Ok(job) => job,
+                    Err(RecvTimeoutError::Timeout) => {
+                        scrub = scrub.step(&checkpoints);
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return,
+                };
                 match job {
                     Job::Build(build) => {
                         let built = run(&mut checkpoints, &build);
@@ -93,6 +112,33 @@ impl Background {
     /// What came of a build, once it is known.
     pub(super) fn take(&self) -> Option<Built> {
         self.built.pop().ok()
+    }
+}
+
+/// How far the disk has been read through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Scrub {
+    Waits,
+    /// The next block, by its number in the newest image.
+    Reads {
+        block: usize,
+    },
+}
+
+impl Scrub {
+    fn step(self, checkpoints: &Checkpoints) -> Scrub {
+        let block = match self {
+            Scrub::Waits => 0,
+            Scrub::Reads { block } => block,
+        };
+        match checkpoints.scrub(block) {
+            Ok(true) => Scrub::Reads { block: block + 1 },
+            Ok(false) => Scrub::Waits,
+            Err(error) => {
+                tracing::error!(error = %error, "found a damaged checkpoint");
+                Scrub::Reads { block: block + 1 }
+            }
+        }
     }
 }
 

@@ -252,6 +252,21 @@ impl Checkpoints {
         Ok(rows)
     }
 
+    /// Reads block `number` of the newest image from the disk itself; whether there was one. What it finds
+    /// wrong becomes a fault of the image, although readers may still have a good copy in memory: after a
+    /// start they would not.
+    ///
+    /// # Errors
+    /// [`BuildError`]: the block can not be read, or is not what was written.
+    pub(super) fn scrub(&self, number: usize) -> Result<bool, BuildError> {
+        let Some(Found { manifest, base }) = &self.newest else { return Ok(false) };
+        let Some(row) = manifest.blocks.get(number) else { return Ok(false) };
+        verify(&self.name(row.file, BLOCKS), std::iter::once(row)).inspect_err(|_| {
+            base.condemn(number);
+        })?;
+        Ok(true)
+    }
+
     /// Copies blocks that would keep nearly empty files alive.
     fn gather(
         &self,

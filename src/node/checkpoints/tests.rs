@@ -426,3 +426,24 @@ fn a_damaged_block_is_not_gathered() {
     assert!(matches!(failed, Some(BuildError::Corrupt(_))), "{failed:?} after {}", before.number);
     assert!(newest(&disk.open()).manifest.number >= before.number);
 }
+
+#[test]
+fn reading_the_disk_through_finds_what_rotted() {
+    let (disk, checkpoints) = Disk::with(3_000);
+    let blocks = newest(&checkpoints).manifest.blocks.clone();
+    for number in 0..blocks.len() {
+        assert!(checkpoints.scrub(number).expect("whole"));
+    }
+    assert!(!checkpoints.scrub(blocks.len()).expect("no such block"));
+    assert_eq!(newest(&checkpoints).base.fault(), None);
+
+    let at = blocks[1].offset as usize + 100;
+    let mut bytes = fs::read(disk.file(BLOCKS_1)).expect("readable");
+    bytes[at] ^= 4;
+    fs::write(disk.file(BLOCKS_1), bytes).expect("writable");
+    assert!(checkpoints.scrub(0).expect("whole"));
+    let error = checkpoints.scrub(1).expect_err("a bit has flipped").to_string();
+    assert!(error.contains(BLOCKS_1) && error.contains(&blocks[1].offset.to_string()), "{error}");
+    assert!(newest(&checkpoints).base.fault().is_some());
+    assert_eq!(newest(&checkpoints).base.bad_reads(), 1);
+}
