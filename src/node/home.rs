@@ -265,8 +265,8 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, Failure> {
 
 fn decode(text: &str, line: impl Fn(&str) -> Option<String>) -> Option<Identity> {
     let checked = text.rfind("check: ")?;
-    let check = u32::from_str_radix(&line("check")?, 16).ok()?;
-    if crc32c::crc32c(&text.as_bytes()[..checked]) != check {
+    // The digits exactly as they were written: a flipped bit can make a capital of one.
+    if line("check")? != format!("{:08x}", crc32c::crc32c(&text.as_bytes()[..checked])) {
         return None;
     }
     let hex = |key: &str| u64::from_str_radix(&line(key)?, 16).ok();
