@@ -36,7 +36,7 @@ mod tests;
 mod write;
 
 pub use keys::ByKey;
-pub use write::{Keys, Writer, push_record};
+pub use write::{Keys, Writer};
 
 use std::collections::HashSet;
 
@@ -45,7 +45,7 @@ use prost::Message as _;
 use super::backup::{Alarm, Auth, Backup, Lease};
 use super::bbolt::{self, Bucket, Database, Entries, Entry};
 use crate::keys::{LeaseId, Revision};
-use crate::mvcc::{Position, VersionRef};
+use crate::mvcc::{Position, TOMBSTONE, VersionRef};
 use cored_proto::etcdserverpb::AlarmMember;
 
 /// What etcd writes into a backup of the release that this one stands for. 3.6 and 3.7 take it, older
@@ -53,8 +53,6 @@ use cored_proto::etcdserverpb::AlarmMember;
 const STORAGE_VERSION: &str = "3.6.0";
 /// Seconds that a lease may have, etcd's limit.
 const TTL_MAX: i64 = 9_000_000_000;
-const REVISION_KEY_BYTES: usize = 17;
-const TOMBSTONE: u8 = b't';
 
 /// Why a backup of etcd can not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

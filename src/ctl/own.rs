@@ -5,13 +5,12 @@
 use std::collections::BTreeMap;
 
 use super::backup::Backup;
-use super::etcd::push_record;
 use super::failure::Failure;
 use super::file::BackupFile;
 use crate::checkpoint::{self, Manifest, ManifestError};
 use crate::keys::{KeyRange, Revision};
 use crate::mvcc::base::{Base, Corrupt};
-use crate::mvcc::{Digest, VersionRef};
+use crate::mvcc::{Digest, VersionRef, push_record};
 
 /// A backup of cored: its control state read, its keys in place.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::message::{Message, Origin, Question, Whole};
 use super::{Answer, Effects, Engine, Error, Reply};
 use crate::keys::{CoreId, LeaseId, Revision};
-use crate::mvcc::Position;
+use crate::mvcc::{Digest, Position};
 use crate::txn::Refusal;
 
 /// Revisions that one step of a digest covers.
@@ -33,7 +33,7 @@ pub(super) struct WholeRead {
     records: Vec<(Position, Bytes)>,
     compacted: Revision,
     from: Revision,
-    crc: u32,
+    digest: Digest,
     /// Some of it can not be read.
     corrupt: bool,
 }
@@ -99,7 +99,7 @@ impl Engine {
             records: Vec::new(),
             compacted: self.control.compacted,
             from: Revision::FIRST,
-            crc: crc32c::crc32c(b"key"),
+            digest: Digest::new(),
             corrupt: false,
         };
         self.keeper.as_mut().expect("on the keeper's core").whole_reads.insert(op, read);
@@ -179,7 +179,7 @@ impl Engine {
         if let Task::Hash { at, .. } = read.task {
             read.records.sort_unstable_by_key(|(position, _)| *position);
             for (_, bytes) in read.records.drain(..) {
-                read.crc = crc32c::crc32c_append(read.crc, &bytes);
+                read.digest.add(&bytes);
             }
             if through < at {
                 read.from = through.next();
@@ -197,7 +197,8 @@ impl Engine {
             Task::Hash { at, origin } => {
                 let compacted = read.compacted;
                 let compact_revision = if compacted.0 > 0 { compacted.0 } else { -1 };
-                let reply = Reply::Hash { hash: read.crc, compact_revision, hash_revision: at.0 };
+                let hash = read.digest.value();
+                let reply = Reply::Hash { hash, compact_revision, hash_revision: at.0 };
                 (origin, reply)
             }
             Task::Revoke(..) => unreachable!("coordinated elsewhere"),

@@ -5,6 +5,7 @@ use bytes::BufMut;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 use super::VersionRef;
+use crate::keys::Revision;
 
 /// Field tags of `mvccpb.KeyValue`; zero and empty fields are left out, as protobuf does.
 const KEY: u8 = 1 << 3 | 2;
@@ -41,6 +42,13 @@ impl VersionRef<'_> {
         put_number(VERSION, self.version, out);
         put_bytes(VALUE, self.value, out);
         put_number(LEASE, self.lease.0, out);
+    }
+
+    /// Writes the value that etcd's backend keeps for this version: the message, which for a tombstone
+    /// holds the key alone.
+    pub fn put_value(&self, out: &mut impl BufMut) {
+        let modified = if self.is_tombstone() { Revision::ZERO } else { self.modified };
+        VersionRef { modified, ..*self }.put_kv(out);
     }
 }
 

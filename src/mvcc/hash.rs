@@ -14,6 +14,11 @@
 use super::{Position, Store, VersionRef};
 use crate::keys::{KeyRange, Revision};
 
+/// Bytes of a key in etcd's backend, but for the mark of a tombstone.
+pub const REVISION_KEY_BYTES: usize = 17;
+/// That mark.
+pub const TOMBSTONE: u8 = b't';
+
 /// CRC-32C over what [`Store::hash_records`] shows, from all shards in order of position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Digest(u32);
@@ -65,7 +70,7 @@ impl Store {
                     == Some(version.position())
             {
                 record.clear();
-                encode(&version, &mut record);
+                push_record(&version, &mut record);
                 each(version.position(), &record);
             }
             true
@@ -73,45 +78,19 @@ impl Store {
     }
 }
 
-fn encode(version: &VersionRef<'_>, out: &mut Vec<u8>) {
-    out.extend_from_slice(&version.modified.0.to_be_bytes());
-    out.push(b'_');
-    out.extend_from_slice(&u64::from(version.sub).to_be_bytes());
-    if version.is_tombstone() {
-        out.push(b't');
-    }
-    bytes(0x0a, version.key, out);
-    if version.is_tombstone() {
-        return;
-    }
-    number(0x10, version.create.0, out);
-    number(0x18, version.modified.0, out);
-    number(0x20, version.version, out);
-    bytes(0x2a, version.value, out);
-    number(0x30, version.lease.0, out);
+/// What HashKV digests of a version: its key in etcd's backend, then its value there.
+pub fn push_record(version: &VersionRef<'_>, out: &mut Vec<u8>) {
+    let (key, len) = revision_key(version.position(), version.is_tombstone());
+    out.extend_from_slice(&key[..len]);
+    version.put_value(out);
 }
 
-/// A field of numbers; protobuf leaves zeros out.
-fn number(tag: u8, n: i64, out: &mut Vec<u8>) {
-    if n != 0 {
-        out.push(tag);
-        varint(n as u64, out);
-    }
-}
-
-/// A field of bytes; protobuf leaves empty ones out.
-fn bytes(tag: u8, field: &[u8], out: &mut Vec<u8>) {
-    if !field.is_empty() {
-        out.push(tag);
-        varint(field.len() as u64, out);
-        out.extend_from_slice(field);
-    }
-}
-
-fn varint(mut n: u64, out: &mut Vec<u8>) {
-    while n > 0x7f {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
+/// The key of a version in etcd's backend, and its length: tombstones have one byte more.
+#[must_use]
+pub fn revision_key(at: Position, tombstone: bool) -> ([u8; REVISION_KEY_BYTES + 1], usize) {
+    let mut key = [TOMBSTONE; REVISION_KEY_BYTES + 1];
+    key[..8].copy_from_slice(&at.0.0.to_be_bytes());
+    key[8] = b'_';
+    key[9..17].copy_from_slice(&u64::from(at.1).to_be_bytes());
+    (key, REVISION_KEY_BYTES + usize::from(tombstone))
 }

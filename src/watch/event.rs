@@ -59,9 +59,9 @@ impl Event {
 
     fn new(version: &VersionRef<'_>, delete: bool, before: Option<&VersionRef<'_>>) -> Event {
         let type_bytes = if delete { TYPE_DELETE.len() } else { 0 };
-        let kv_bytes = kv_len(version);
+        let kv_bytes = version.kv_len();
         let plain_bytes = type_bytes + field_len(kv_bytes);
-        let before_bytes = before.map(kv_len);
+        let before_bytes = before.map(VersionRef::kv_len);
         let mut body = BytesMut::with_capacity(plain_bytes + before_bytes.map_or(0, field_len));
         if delete {
             body.put_slice(&TYPE_DELETE);
@@ -123,49 +123,10 @@ fn field_len(bytes: usize) -> usize {
     1 + encoded_len_varint(bytes as u64) + bytes
 }
 
-/// Field numbers of `mvccpb.KeyValue`, in encoding order; zero and empty fields are left out.
-const KEY: u8 = 1;
-const CREATE: u8 = 2;
-const MODIFIED: u8 = 3;
-const VERSION: u8 = 4;
-const VALUE: u8 = 5;
-const LEASE: u8 = 6;
-
-fn kv_len(version: &VersionRef<'_>) -> usize {
-    let number = |n: i64| if n == 0 { 0 } else { 1 + encoded_len_varint(n as u64) };
-    let string = |bytes: &[u8]| if bytes.is_empty() { 0 } else { field_len(bytes.len()) };
-    string(version.key)
-        + number(version.create.0)
-        + number(version.modified.0)
-        + number(version.version)
-        + string(version.value)
-        + number(version.lease.0)
-}
-
 fn put_kv_field(out: &mut BytesMut, tag: u8, version: &VersionRef<'_>, kv_bytes: usize) {
     out.put_u8(tag);
     encode_varint(kv_bytes as u64, out);
-    put_string(out, KEY, version.key);
-    put_number(out, CREATE, version.create.0);
-    put_number(out, MODIFIED, version.modified.0);
-    put_number(out, VERSION, version.version);
-    put_string(out, VALUE, version.value);
-    put_number(out, LEASE, version.lease.0);
-}
-
-fn put_number(out: &mut BytesMut, field: u8, n: i64) {
-    if n != 0 {
-        out.put_u8(field << 3);
-        encode_varint(n as u64, out);
-    }
-}
-
-fn put_string(out: &mut BytesMut, field: u8, bytes: &[u8]) {
-    if !bytes.is_empty() {
-        out.put_u8(field << 3 | 2);
-        encode_varint(bytes.len() as u64, out);
-        out.put_slice(bytes);
-    }
+    version.put_kv(out);
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 //! etcd stores versions in order of revisions. To sort them, their keys are held in memory, one behind
 //! the other, with a row for each version; values stay in the file.
 
-use super::{Error, REVISION_KEY_BYTES, Snapshot, position};
+use super::{Error, Snapshot, position};
 use crate::keys::{LeaseId, Revision};
-use crate::mvcc::VersionRef;
+use crate::mvcc::{REVISION_KEY_BYTES, TOMBSTONE, VersionRef};
 
 /// See [`Snapshot::by_key`].
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl<'a> ByKey<'a> {
     fn version(&self, row: &Row) -> VersionRef<'a> {
         let entry = &self.bytes[row.entry_at as usize..][..row.entry_bytes as usize];
         // A tombstone's revision key is one byte longer, and no message begins with that byte.
-        let is_tombstone = entry.get(REVISION_KEY_BYTES) == Some(&super::TOMBSTONE);
+        let is_tombstone = entry.get(REVISION_KEY_BYTES) == Some(&TOMBSTONE);
         let (place, value) = entry.split_at(REVISION_KEY_BYTES + usize::from(is_tombstone));
         let ((modified, sub), _) = position(place).expect("the same bytes were read before");
         let version = decode(value).expect("the same bytes were read before");

@@ -34,7 +34,7 @@ fn hash(versions: &[VersionRef<'_>], compacted: Revision) -> u32 {
             continue;
         }
         let mut record = Vec::new();
-        push_record(version, &mut record);
+        crate::mvcc::push_record(version, &mut record);
         digest.add(&record);
     }
     digest.value()

@@ -6,11 +6,11 @@ use std::io::{self, Seek, Write};
 
 use prost::Message as _;
 
-use super::{LeaseRecord, REVISION_KEY_BYTES, STORAGE_VERSION, TOMBSTONE};
+use super::{LeaseRecord, STORAGE_VERSION};
 use crate::ctl::backup::{Alarm, Backup};
 use crate::ctl::bbolt::{self, Tree};
 use crate::keys::Revision;
-use crate::mvcc::{Position, VersionRef};
+use crate::mvcc::{VersionRef, revision_key};
 use cored_proto::etcdserverpb::AlarmMember;
 
 /// Writes the buckets of etcd.
@@ -112,7 +112,7 @@ impl<W: Write + Seek> Keys<'_, W> {
     /// When the file can not be written, or the positions do not ascend.
     pub fn put(&mut self, version: &VersionRef<'_>) -> io::Result<()> {
         self.value.clear();
-        push_value(version, &mut self.value);
+        version.put_value(&mut self.value);
         let (key, len) = revision_key(version.position(), version.is_tombstone());
         self.tree.put(&key[..len], &self.value)
     }
@@ -124,26 +124,4 @@ impl<W: Write + Seek> Keys<'_, W> {
     pub fn finish(self) -> io::Result<()> {
         self.tree.finish()
     }
-}
-
-/// A revision key and its length.
-fn revision_key(at: Position, tombstone: bool) -> ([u8; REVISION_KEY_BYTES + 1], usize) {
-    let mut key = [TOMBSTONE; REVISION_KEY_BYTES + 1];
-    key[..8].copy_from_slice(&at.0.0.to_be_bytes());
-    key[8] = b'_';
-    key[9..17].copy_from_slice(&u64::from(at.1).to_be_bytes());
-    (key, REVISION_KEY_BYTES + usize::from(tombstone))
-}
-
-fn push_value(version: &VersionRef<'_>, out: &mut Vec<u8>) {
-    // A tombstone's message holds the key alone.
-    let modified = if version.is_tombstone() { Revision::ZERO } else { version.modified };
-    VersionRef { modified, ..*version }.put_kv(out);
-}
-
-/// Appends an entry of the keys: its revision key, then its value. It is what HashKV digests.
-pub fn push_record(version: &VersionRef<'_>, out: &mut Vec<u8>) {
-    let (key, len) = revision_key(version.position(), version.is_tombstone());
-    out.extend_from_slice(&key[..len]);
-    push_value(version, out);
 }
