@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,7 @@ use std::time::Instant;
 use cored_wal::Buffer;
 
 use super::failure::Failure;
+use super::files::{self, DIRECTORY_MODE, FILE_MODE, sync_directory};
 use super::home::{self, Identity};
 use crate::checkpoint::{ALIGN_BYTES, Manifest, ManifestError};
 use crate::engine::{Build, Ground};
@@ -35,10 +36,6 @@ pub(super) const DIRECTORY: &str = "checkpoint";
 const MANIFEST: &str = "manifest";
 const BLOCKS: &str = "blocks";
 const NEW: &str = "manifest.new";
-
-/// Only the owner reads what clients store.
-const FILE_MODE: u32 = 0o600;
-const DIRECTORY_MODE: u32 = 0o700;
 
 /// Bytes of one write of blocks: a group of the log that comes at the same time waits for one of them.
 const WRITE_BYTES: usize = 128 << 10;
@@ -195,7 +192,7 @@ impl Checkpoints {
     /// Makes the next checkpoint, durable and read back. May take as long as the disk does.
     ///
     /// # Errors
-    /// [`BuildError`]; nothing but unfinished files is left, which the next attempt overwrites.
+    /// [`BuildError`]; what may be left over is removed with the next one that is made, or at a start.
     pub(super) fn build(&mut self, build: &Build) -> Result<Found, BuildError> {
         // A number is used once: what a failed attempt left may be named by its manifest already.
         let number = self.next;
@@ -304,16 +301,7 @@ impl Checkpoints {
     /// Gives a manifest its name, when everything that it names is durable.
     fn publish(&self, manifest: &Manifest) -> Result<(), BuildError> {
         let (new, path) = (self.name(manifest.number, NEW), self.name(manifest.number, MANIFEST));
-        let write = || -> io::Result<()> {
-            let mut options = OpenOptions::new();
-            options.write(true).create(true).truncate(true).mode(FILE_MODE);
-            let mut file = options.open(&new)?;
-            file.write_all(&manifest.encode())?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            sync_directory(&self.path)
-        };
-        write().map_err(at(&path))
+        files::replace(&path, &new, &manifest.encode()).map_err(at(&path))
     }
 
     /// Maps the files that these blocks are in, or shares the maps that there are.
@@ -370,18 +358,22 @@ impl Checkpoints {
     }
 
     fn name(&self, number: u64, kind: &str) -> PathBuf {
-        self.path.join(format!("{number:012}.{kind}"))
+        named(&self.path, number, kind)
     }
+}
+
+fn named(path: &Path, number: u64, kind: &str) -> PathBuf {
+    path.join(format!("{number:012}.{kind}"))
 }
 
 /// The file of blocks with this number in a directory of checkpoints.
 pub(super) fn block_file(path: &Path, number: u64) -> PathBuf {
-    path.join(format!("{number:012}.{BLOCKS}"))
+    named(path, number, BLOCKS)
 }
 
 /// The manifest with this number in a directory of checkpoints.
 pub(super) fn manifest_file(path: &Path, number: u64) -> PathBuf {
-    path.join(format!("{number:012}.{MANIFEST}"))
+    named(path, number, MANIFEST)
 }
 
 /// Number and kind of every file of ours.
@@ -397,10 +389,6 @@ fn list(path: &Path) -> io::Result<Vec<(u64, String)>> {
         }
     }
     Ok(found)
-}
-
-fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> BuildError + use<> {

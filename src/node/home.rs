@@ -24,6 +24,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
+use super::files;
 use crate::config::Config;
 
 /// The newest format of the directory that this release knows.
@@ -154,13 +155,8 @@ impl Home {
 
 /// Writes who lives in the data directory `path`, which this process has locked.
 pub(super) fn write(path: &Path, identity: &Identity) -> io::Result<()> {
-    let new = path.join(IDENTITY_NEW);
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(encode(identity).as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, path.join(IDENTITY))?;
-    File::open(path)?.sync_all()
+    let content = encode(identity);
+    files::replace(&path.join(IDENTITY), &path.join(IDENTITY_NEW), content.as_bytes())
 }
 
 fn make(path: &Path) -> io::Result<()> {
@@ -173,8 +169,7 @@ fn make(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    files::sync_directory(path.parent().unwrap_or(path))
 }
 
 /// A directory without our identity must hold nothing but what we make before it.

@@ -20,6 +20,7 @@ mod core;
 mod eventfd;
 mod executor;
 mod failure;
+mod files;
 mod home;
 pub mod limits;
 pub mod logging;

@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::checkpoints::{DIRECTORY, block_file, manifest_file};
+use super::files::{DIRECTORY_MODE, FILE_MODE, sync_directory};
 use super::home::Home;
 use super::{Failure, LANES_DEFAULT_MAX};
 use crate::checkpoint::{ALIGN_BYTES, Manifest};
@@ -79,7 +80,7 @@ fn write<E: From<Failure>>(
         let path = path.to_owned();
         move |source| Failure::Directory { path, source }
     };
-    DirBuilder::new().mode(0o700).create(directory).map_err(failed(directory))?;
+    DirBuilder::new().mode(DIRECTORY_MODE).create(directory).map_err(failed(directory))?;
     let path = block_file(directory, NUMBER);
     let mut blocks = Blocks::create(&path).map_err(failed(&path))?;
     let rows = fill(&mut blocks)?;
@@ -105,7 +106,7 @@ fn write<E: From<Failure>>(
         let mut file = create(&path)?;
         file.write_all(&manifest.encode())?;
         file.sync_all()?;
-        File::open(directory)?.sync_all()
+        sync_directory(directory)
     };
     publish().map_err(failed(&path))?;
     home.note_checkpoint();
@@ -114,7 +115,7 @@ fn write<E: From<Failure>>(
 }
 
 fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+    OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)
 }
 
 /// The file of blocks that is being written.
