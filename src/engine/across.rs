@@ -185,16 +185,17 @@ impl Engine {
         let held = if !here {
             Held::Moved(self.control.map.version())
         } else {
-            let shard = &self.seats[at].shard;
             match want {
-                Want::KeysOf(lease) => Held::Keys(shard.keys_of(lease)),
+                Want::KeysOf(lease) => Held::Keys(self.seats[at].shard.keys_of(lease)),
                 Want::Rows(footprint) => {
-                    let context = Engine::context(&self.control, &self.order, shard.highest());
-                    let before = shard.store().bad_reads();
-                    let mut gathered = shard.gather(&footprint, &claim.ranges, context);
-                    gathered.highest = gathered.highest.max(self.control.gate);
-                    let intact = shard.store().bad_reads() == before;
-                    if intact { Held::Rows(gathered) } else { Held::Corrupt }
+                    let gathered = self.intact(|engine| {
+                        let (shard, control) = (&engine.seats[at].shard, &engine.control);
+                        let context = Engine::context(control, &engine.order, shard.highest());
+                        let mut gathered = shard.gather(&footprint, &claim.ranges, context);
+                        gathered.highest = gathered.highest.max(control.gate);
+                        gathered
+                    });
+                    gathered.map_or(Held::Corrupt, Held::Rows)
                 }
             }
         };

@@ -198,8 +198,15 @@ impl Engine {
     }
 
     /// How often a damaged block of the image was in anybody's way.
-    pub(super) fn bad_reads(&self) -> u64 {
+    fn bad_reads(&self) -> u64 {
         self.seats.first().map_or(0, |seat| seat.shard.store().bad_reads())
+    }
+
+    /// What `look` finds, unless a damaged block was in its way; in a neighbour's way at the same time will do.
+    pub(super) fn intact<T>(&mut self, look: impl FnOnce(&mut Engine) -> T) -> Option<T> {
+        let before = self.bad_reads();
+        let found = look(self);
+        (self.bad_reads() == before).then_some(found)
     }
 
     /// Raises the alarm when somebody has met a damaged block of the image: from then on nothing changes.

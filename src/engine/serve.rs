@@ -177,12 +177,9 @@ impl Engine {
         let watermark = self.order.watermark();
         let revision = read_revision(request, watermark, self.control.compacted)?;
         let keys = KeyRange::from_request(&request.key, &request.range_end);
-        let shard = &mut self.seats[at].shard;
-        let before = shard.store().bad_reads();
-        let rows = shard.range(request, &keys, revision, Cut::Whole);
-        if shard.store().bad_reads() != before {
-            return Err(Error::Corrupt);
-        }
+        let rows = self
+            .intact(|engine| engine.seats[at].shard.range(request, &keys, revision, Cut::Whole));
+        let rows = rows.ok_or(Error::Corrupt)?;
         let reply = RangeReply { kvs: rows.kvs, more: rows.more, count: rows.count };
         Ok(Answer { revision: watermark, reply: Reply::Range(reply) })
     }
@@ -302,10 +299,8 @@ impl Engine {
         }
         let found = if self.control.map.owns(lane, &range) {
             // Nothing of a damaged block is told; a registration that was made is taken back.
-            let before = self.seats[at].shard.store().bad_reads();
-            let found = self.read_here(at, &range, reading);
-            let intact = self.seats[at].shard.store().bad_reads() == before;
-            if intact { found } else { super::message::Part::Corrupt }
+            let found = self.intact(|engine| engine.read_here(at, &range, reading));
+            found.unwrap_or(super::message::Part::Corrupt)
         } else {
             super::message::Part::Moved(self.control.map.version())
         };

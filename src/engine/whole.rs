@@ -128,19 +128,17 @@ impl Engine {
             }
             Question::Records { from, at, compacted } => {
                 let through = Revision((from.0 + DIGEST_STEP - 1).min(at.0));
-                let mut records = Vec::new();
-                let before = self.bad_reads();
-                for seat in &self.seats {
-                    let store = seat.shard.store();
-                    store.hash_records(from, through, at, compacted, &mut |position, bytes| {
-                        records.push((position, Bytes::copy_from_slice(bytes)));
-                    });
-                }
-                if self.bad_reads() == before {
-                    Whole::Records { records, through }
-                } else {
-                    Whole::Corrupt
-                }
+                let records = self.intact(|engine| {
+                    let mut records = Vec::new();
+                    for seat in &engine.seats {
+                        let store = seat.shard.store();
+                        store.hash_records(from, through, at, compacted, &mut |position, bytes| {
+                            records.push((position, Bytes::copy_from_slice(bytes)));
+                        });
+                    }
+                    records
+                });
+                records.map_or(Whole::Corrupt, |records| Whole::Records { records, through })
             }
         };
         self.send(from, Message::All { op, found }, fx);

@@ -168,7 +168,7 @@ fn make(path: &Path) -> io::Result<()> {
         }
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    DirBuilder::new().recursive(true).mode(files::DIRECTORY_MODE).create(path)?;
     files::sync_directory(path.parent().unwrap_or(path))
 }
 
@@ -198,7 +198,7 @@ fn refuse_foreign(path: &Path) -> Result<(), Failure> {
 fn lock(path: &Path) -> Result<File, Failure> {
     let directory = |source| Failure::Directory { path: path.join(LOCK), source };
     let mut options = OpenOptions::new();
-    let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let options = options.read(true).write(true).create(true).truncate(false).mode(files::FILE_MODE);
     let mut file = options.open(path.join(LOCK)).map_err(directory)?;
     // SAFETY: the call takes no memory, and the descriptor is open.
     if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
