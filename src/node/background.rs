@@ -64,16 +64,14 @@ impl Background {
             // SAFETY: the call takes no memory. On Linux it is about the calling thread alone; that it fails
             // would only cost speed.
             unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
-            let mut scrub = Scrub::Waits;
+            let mut scrub = Scrub { block: 0, due: Instant::now() + SCRUB_EVERY };
             loop {
-                let wait = match scrub {
-                    Scrub::Waits => SCRUB_EVERY,
-                    Scrub::Reads { .. } => SCRUB_PAUSE,
-                };
+                // A job that comes does not put the next look off.
+                let wait = scrub.due.saturating_duration_since(Instant::now());
                 let job = match received.recv_timeout(wait) {
                     Ok(job) => job,
                     Err(RecvTimeoutError::Timeout) => {
-                        scrub = scrub.step(&checkpoints);
+                        scrub.step(&checkpoints);
                         continue;
                     }
                     Err(RecvTimeoutError::Disconnected) => return,
@@ -116,29 +114,23 @@ impl Background {
 }
 
 /// How far the disk has been read through.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Scrub {
-    Waits,
+struct Scrub {
     /// The next block, by its number in the newest image.
-    Reads {
-        block: usize,
-    },
+    block: usize,
+    due: Instant,
 }
 
 impl Scrub {
-    fn step(self, checkpoints: &Checkpoints) -> Scrub {
-        let block = match self {
-            Scrub::Waits => 0,
-            Scrub::Reads { block } => block,
+    fn step(&mut self, checkpoints: &Checkpoints) {
+        let more = checkpoints.scrub(self.block).unwrap_or_else(|error| {
+            tracing::error!(error = %error, "found a damaged checkpoint");
+            true
+        });
+        (self.block, self.due) = if more {
+            (self.block + 1, Instant::now() + SCRUB_PAUSE)
+        } else {
+            (0, Instant::now() + SCRUB_EVERY)
         };
-        match checkpoints.scrub(block) {
-            Ok(true) => Scrub::Reads { block: block + 1 },
-            Ok(false) => Scrub::Waits,
-            Err(error) => {
-                tracing::error!(error = %error, "found a damaged checkpoint");
-                Scrub::Reads { block: block + 1 }
-            }
-        }
     }
 }
 

@@ -198,7 +198,8 @@ fn refuse_foreign(path: &Path) -> Result<(), Failure> {
 fn lock(path: &Path) -> Result<File, Failure> {
     let directory = |source| Failure::Directory { path: path.join(LOCK), source };
     let mut options = OpenOptions::new();
-    let options = options.read(true).write(true).create(true).truncate(false).mode(files::FILE_MODE);
+    let options =
+        options.read(true).write(true).create(true).truncate(false).mode(files::FILE_MODE);
     let mut file = options.open(path.join(LOCK)).map_err(directory)?;
     // SAFETY: the call takes no memory, and the descriptor is open.
     if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
