@@ -2,7 +2,6 @@
 //! a million keys whose blocks lie in memory, as the kernel's cache would have them.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use criterion::{BatchSize, Criterion};
 
 use cored::keys::{KeyRange, LeaseId, Revision};
 use cored::mvcc::base::{Base, BlockRef, Mapped};
-use cored::mvcc::build::{Sink, image};
+use cored::mvcc::build::{Memory, image};
 use cored::mvcc::{Store, VersionRef};
 
 const KEYS: u64 = 1_000_000;
@@ -20,19 +19,6 @@ fn key(n: u64) -> [u8; 8] {
     n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()
 }
 
-struct Memory(Vec<u8>);
-
-impl Sink for Memory {
-    type Error = Infallible;
-
-    fn block(&mut self, bytes: &[u8]) -> Result<(u64, u64), Infallible> {
-        let offset = self.0.len().next_multiple_of(4096);
-        self.0.resize(offset, 0);
-        self.0.extend_from_slice(bytes);
-        Ok((1, offset as u64))
-    }
-}
-
 fn blocks() -> (Vec<BlockRef>, Mapped) {
     let mut store = Store::new();
     for n in 0..KEYS {
@@ -40,13 +26,13 @@ fn blocks() -> (Vec<BlockRef>, Mapped) {
     }
     store.freeze(store.highest());
     let layer = store.frozen().expect("just frozen");
-    let mut memory = Memory(Vec::with_capacity(300 << 20));
+    let mut memory = Memory { file: 1, bytes: Vec::with_capacity(300 << 20) };
     let Ok(rows) = image(&mut memory, None, &[&**layer], Revision::ZERO) else {
         unreachable!("memory keeps what it gets, and there is no older base")
     };
     let logical: u64 = rows.iter().map(|row| row.bytes).sum();
-    println!("{} blocks, {} bytes for {logical}", rows.len(), memory.0.len());
-    (rows, Arc::new(memory.0))
+    println!("{} blocks, {} bytes for {logical}", rows.len(), memory.bytes.len());
+    (rows, Arc::new(memory.bytes))
 }
 
 fn open(rows: &[BlockRef], file: &Mapped) -> Base {
@@ -149,7 +135,7 @@ fn builds(c: &mut Criterion) {
     let mut group = c.benchmark_group("base_build");
     group.sample_size(10);
     group.bench_function("100000_keys", |b| {
-        let memory = || Memory(Vec::with_capacity(40 << 20));
+        let memory = || Memory { file: 1, bytes: Vec::with_capacity(40 << 20) };
         b.iter_batched_ref(
             memory,
             |memory| image(memory, None, &[&**layer], Revision::ZERO).map(|rows| rows.len()).ok(),

@@ -1,7 +1,6 @@
 //! Backups from file to file and into data directories.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +19,7 @@ use crate::checkpoint::{Manifest, Snapshot};
 use crate::config::{self, Config};
 use crate::keys::{KeyRange, Revision};
 use crate::mvcc::base::Base;
-use crate::mvcc::build::{Builder, Sink};
+use crate::mvcc::build::{Builder, Memory};
 
 /// What the member answered that the backup of etcd was taken from.
 const HASH_KV: u32 = 1_266_446_069;
@@ -35,23 +34,11 @@ fn temporary() -> TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
-struct Memory(Vec<u8>);
-
-impl Sink for Memory {
-    type Error = Infallible;
-
-    fn block(&mut self, bytes: &[u8]) -> Result<(u64, u64), Infallible> {
-        let at = self.0.len() as u64;
-        self.0.extend_from_slice(bytes);
-        Ok((0, at))
-    }
-}
-
 /// The backup of etcd as a member of cored would send it.
 fn of_cored() -> Vec<u8> {
     let file = BackupFile::open(&of_etcd()).expect("a backup");
     let snapshot = etcd::Snapshot::open(file.bytes()).expect("sound");
-    let (mut memory, mut versions) = (Memory(Vec::new()), Vec::new());
+    let (mut memory, mut versions) = (Memory::new(0), Vec::new());
     let mut builder = Builder::new(&mut memory, COMPACTED);
     let mut by_key = snapshot.by_key().expect("sound");
     while let Some(key) = by_key.next_into(&mut versions) {
@@ -72,7 +59,7 @@ fn of_cored() -> Vec<u8> {
     let mut stream = placed.head();
     for (from, to) in manifest.blocks.iter().zip(&placed.manifest.blocks) {
         stream.resize(to.offset as usize, 0);
-        stream.extend_from_slice(&memory.0[from.offset as usize..][..from.len as usize]);
+        stream.extend_from_slice(&memory.bytes[from.offset as usize..][..from.len as usize]);
     }
     stream.resize(placed.bytes as usize, 0);
     stream

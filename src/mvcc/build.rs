@@ -4,10 +4,12 @@
 //! stay as they are. It knows neither files nor what else a checkpoint holds; whoever calls it may take as
 //! long as it likes, since nothing that it reads can change.
 
+mod memory;
 mod merge;
 #[cfg(test)]
 mod tests;
 
+pub use memory::Memory;
 #[cfg(test)]
 pub(super) use merge::feed;
 pub use merge::{Error, Sorted, image};

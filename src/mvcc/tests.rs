@@ -6,5 +6,5 @@ mod model;
 mod random;
 mod transcripts;
 
-pub(super) use memory::{Images, Memory};
+pub(super) use memory::Images;
 pub(super) use random::Random;

@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use crate::keys::{KeyRange, LaneId, LeaseId, Revision};
 use crate::lane::redo::SeenChange;
 use crate::lease::Table;
 use crate::mvcc::base::{Base, Mapped};
-use crate::mvcc::build::{Sink, image};
+use crate::mvcc::build::{Memory, image};
 
 /// The first key that is ever bound, in a transaction that takes it away again: `\0` as the end of
 /// a range means "all from here", which the check for keys written twice does not see, as in etcd.
@@ -36,19 +35,6 @@ fn a_key_that_its_own_transaction_deletes_hangs_on_no_lease() {
     assert!(shard.keys_of(LeaseId(1)).is_empty(), "the end of the lease would delete the next x");
 }
 
-struct File(Vec<u8>);
-
-impl Sink for File {
-    type Error = Infallible;
-
-    fn block(&mut self, bytes: &[u8]) -> Result<(u64, u64), Infallible> {
-        let offset = self.0.len().next_multiple_of(4096);
-        self.0.resize(offset, 0);
-        self.0.extend_from_slice(bytes);
-        Ok((1, offset as u64))
-    }
-}
-
 fn put(shard: &mut Shard, at: i64, key: &str, version: i64, lease: i64) {
     let (create, lease) = (Revision(at + 1 - version), LeaseId(lease));
     let change = SeenChange::Put { value: b"v", create, version, lease };
@@ -71,9 +57,9 @@ fn checkpoint() -> Arc<Base> {
     }
     shard.freeze(Revision(7));
     let frozen = shard.store().frozen().expect("just frozen").clone();
-    let mut file = File(Vec::new());
+    let mut file = Memory::new(1);
     let blocks = image(&mut file, None, &[&*frozen], Revision::ZERO).expect("one block");
-    let files: BTreeMap<u64, Mapped> = [(1, Arc::new(file.0) as Mapped)].into();
+    let files: BTreeMap<u64, Mapped> = [(1, Arc::new(file.bytes) as Mapped)].into();
     let base = Arc::new(Base::open(Revision(7), blocks, files).expect("what was just built"));
     assert!(shard.swap(base.clone()).is_some());
     assert_eq!(shard.keys_of(LeaseId(9)), ["b", "d", "f"], "a checkpoint changes no binding");

@@ -2,14 +2,13 @@
 //! published survives every crash.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use crate::checkpoint::Manifest;
 use crate::engine::{Build, Ground};
 use crate::keys::Revision;
 use crate::mvcc::base::{Base, Mapped};
-use crate::mvcc::build::Sink;
+use crate::mvcc::build::Memory;
 
 /// The checkpoint directory.
 #[derive(Default)]
@@ -44,9 +43,9 @@ impl Images {
     pub(super) fn finish(&mut self) -> Arc<Base> {
         let build = self.building.take().expect("something is being built");
         self.next += 1;
-        let mut file = MemoryFile { number: self.next, bytes: Vec::new() };
+        let mut file = Memory::new(self.next);
         let rows = build.image(&mut file).expect("memory takes everything and rots nowhere");
-        self.files.insert(file.number, Arc::new(file.bytes));
+        self.files.insert(file.file, Arc::new(file.bytes));
         let manifest = build.manifest(self.next, 1, 1, rows);
         self.files.retain(|number, _| manifest.blocks.iter().any(|row| row.file == *number));
         self.manifest = Some(manifest.encode());
@@ -73,21 +72,5 @@ struct File(Arc<Vec<u8>>);
 impl AsRef<[u8]> for File {
     fn as_ref(&self) -> &[u8] {
         &self.0
-    }
-}
-
-struct MemoryFile {
-    number: u64,
-    bytes: Vec<u8>,
-}
-
-impl Sink for MemoryFile {
-    type Error = Infallible;
-
-    fn block(&mut self, bytes: &[u8]) -> Result<(u64, u64), Infallible> {
-        let offset = self.bytes.len() as u64;
-        self.bytes.extend_from_slice(bytes);
-        self.bytes.resize(self.bytes.len().next_multiple_of(16), 0);
-        Ok((self.number, offset))
     }
 }

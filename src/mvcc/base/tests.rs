@@ -11,8 +11,9 @@ use std::sync::Arc;
 use super::{Base, BlockRef, Corrupt, Mapped};
 use crate::keys::{KeyRange, LeaseId, Revision};
 use crate::lane::redo::Change;
+use crate::mvcc::build::Memory;
 use crate::mvcc::build::{Builder, Sizes};
-use crate::mvcc::tests::{Memory, Random};
+use crate::mvcc::tests::Random;
 use crate::mvcc::{Position, Store, VersionRef};
 
 /// What blocks on disks have.

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::Memory;
 use super::*;
 use crate::keys::{KeyRange, LeaseId};
 use crate::mvcc::Store;
 use crate::mvcc::base::{Base, Why};
-use crate::mvcc::tests::{Images, Memory, Random};
+use crate::mvcc::tests::{Images, Random};
 
 fn version<'a>(key: &'a [u8], modified: i64, sub: u32, value: Option<&'a [u8]>) -> VersionRef<'a> {
     let modified = Revision(modified);

@@ -1,35 +1,11 @@
 //! Files of blocks that are only memory.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use crate::keys::Revision;
 use crate::mvcc::base::{Base, Mapped};
-use crate::mvcc::build::{Builder, Sink, Sizes, Sorted, feed};
-
-/// One file that is being written, as a checkpoint would.
-pub(in crate::mvcc) struct Memory {
-    file: u64,
-    pub(in crate::mvcc) bytes: Vec<u8>,
-}
-
-impl Memory {
-    pub(in crate::mvcc) fn new(file: u64) -> Memory {
-        Memory { file, bytes: Vec::new() }
-    }
-}
-
-impl Sink for Memory {
-    type Error = Infallible;
-
-    fn block(&mut self, bytes: &[u8]) -> Result<(u64, u64), Infallible> {
-        let offset = self.bytes.len().next_multiple_of(4096);
-        self.bytes.resize(offset, 0);
-        self.bytes.extend_from_slice(bytes);
-        Ok((self.file, offset as u64))
-    }
-}
+use crate::mvcc::build::{Builder, Memory, Sizes, Sorted, feed};
 
 /// The files of all images so far, and the newest image.
 #[derive(Default)]
