@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use concurrent_queue::ConcurrentQueue;
 
 use super::backups::Newest;
-use super::checkpoints::Checkpoints;
+use super::checkpoints::{Checkpoints, Hurry};
 use crate::engine::Build;
 use crate::mvcc::Layer;
 use crate::mvcc::base::Base;
@@ -43,6 +43,7 @@ pub(super) struct Background {
     jobs: Sender<Job>,
     built: Arc<ConcurrentQueue<Built>>,
     newest: Newest,
+    hurry: Hurry,
 }
 
 impl Background {
@@ -60,10 +61,13 @@ impl Background {
         let newest = Newest::default();
         newest.set(checkpoints.newest().cloned());
         let publish = newest.clone();
+        let hurry = checkpoints.hurry();
         thread::Builder::new().name("background".to_owned()).spawn(move || {
             // SAFETY: the call takes no memory. On Linux it is about the calling thread alone; that it fails
             // would only cost speed.
             unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+            // What the process before this one left.
+            checkpoints.tidy_up();
             let mut scrub = Scrub { block: 0, due: Instant::now() + SCRUB_EVERY };
             loop {
                 // A job that comes does not put the next look off.
@@ -93,7 +97,12 @@ impl Background {
                 }
             }
         })?;
-        Ok(Background { jobs, built, newest })
+        Ok(Background { jobs, built, newest, hurry })
+    }
+
+    /// The node stops: what is under way and what comes takes no pauses any more.
+    pub(super) fn hurry(&self) {
+        self.hurry.begin();
     }
 
     /// The newest checkpoint, for whoever reads its files.

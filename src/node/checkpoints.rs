@@ -8,14 +8,14 @@
 //! ```
 //!
 //! Block files never grow or change once a manifest names them, except that blocks which none names any more
-//! become holes. It knows nothing of keys or of when a checkpoint is wanted.
+//! become holes. A file that the newest manifest does not name goes when nobody has it mapped any more. It knows nothing of keys or of when a checkpoint is wanted.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Instant;
@@ -29,6 +29,8 @@ use crate::checkpoint::{ALIGN_BYTES, Manifest, ManifestError};
 use crate::engine::{Build, Ground};
 use crate::mvcc::base::{Base, BlockRef, Corrupt, Mapped};
 use crate::mvcc::build::{self, Sink};
+
+mod shed;
 
 /// Where they are in the data directory.
 pub(super) const DIRECTORY: &str = "checkpoint";
@@ -89,10 +91,14 @@ pub(super) struct Checkpoints {
     files: BTreeMap<u64, Mapped>,
     /// Images before it that somebody may still read.
     older: Vec<Weak<Base>>,
+    /// Files of those that it does not share; what somebody has mapped must not shrink.
+    retired: BTreeMap<u64, Weak<dyn AsRef<[u8]> + Send + Sync>>,
+    hurry: Hurry,
 }
 
 impl Checkpoints {
-    /// Opens the directory and the newest checkpoint in it; what an interrupted process left is removed.
+    /// Opens the directory and the newest checkpoint in it. What an interrupted process left is removed when
+    /// somebody [tidies up](Checkpoints::tidy_up): that may take long.
     ///
     /// # Errors
     /// [`Failure::Directory`], [`Failure::Checkpoint`], [`Failure::NewerFormat`], [`Failure::NotOurs`]. A damaged
@@ -106,9 +112,7 @@ impl Checkpoints {
             }
             _ => sync_directory(data_dir).map_err(directory)?,
         }
-        let mut checkpoints = Checkpoints::read(data_dir, identity)?;
-        checkpoints.tidy().map_err(directory)?;
-        Ok(checkpoints)
+        Checkpoints::read(data_dir, identity)
     }
 
     /// Opens the newest checkpoint of the directory, if it has any, and changes nothing.
@@ -129,6 +133,8 @@ impl Checkpoints {
             next: names.iter().map(|(number, _)| number + 1).max().unwrap_or(1),
             files: BTreeMap::new(),
             older: Vec::new(),
+            retired: BTreeMap::new(),
+            hurry: Hurry::default(),
         };
         let newest = names.iter().filter(|(_, kind)| kind == MANIFEST).map(|(number, _)| *number);
         match newest.max() {
@@ -189,10 +195,11 @@ impl Checkpoints {
         Ok(Found { manifest: Arc::new(manifest), base })
     }
 
-    /// Makes the next checkpoint, durable and read back. May take as long as the disk does.
+    /// Makes the next checkpoint, durable and read back. May take as long as the disk does. What it makes
+    /// needless stays until somebody [tidies up](Checkpoints::tidy_up).
     ///
     /// # Errors
-    /// [`BuildError`]; what may be left over is removed with the next one that is made, or at a start.
+    /// [`BuildError`]; what may be left over goes with what a later one makes needless, or at a start.
     pub(super) fn build(&mut self, build: &Build) -> Result<Found, BuildError> {
         // A number is used once: what a failed attempt left may be named by its manifest already.
         let number = self.next;
@@ -201,7 +208,7 @@ impl Checkpoints {
         let written = self.write(number, &path, build);
         if written.is_err() {
             // On a full disk its room is needed. Nothing names it yet.
-            let _ = fs::remove_file(&path);
+            let _ = shed::remove(&path, &mut self.pace());
         }
         let Identity { cluster, member, .. } = self.identity;
         let manifest = build.manifest(number, cluster, member, written?);
@@ -215,12 +222,15 @@ impl Checkpoints {
             home::write(&self.data_dir, &noted).map_err(at(&self.data_dir))?;
             self.identity = noted;
         }
-        self.files = files;
+        for (file, mapped) in std::mem::replace(&mut self.files, files) {
+            if !self.files.contains_key(&file) {
+                self.retired.insert(file, Arc::downgrade(&mapped));
+            }
+        }
         let found = Found { manifest: Arc::new(manifest), base: Arc::new(base) };
         if let Some(before) = self.newest.replace(found.clone()) {
             self.older.push(Arc::downgrade(&before.base));
         }
-        self.tidy_up();
         Ok(found)
     }
 
@@ -233,7 +243,7 @@ impl Checkpoints {
 
     /// Writes the blocks that are new, reads them back, and returns the rows of all.
     fn write(&self, number: u64, path: &Path, build: &Build) -> Result<Vec<BlockRef>, BuildError> {
-        let mut file = BlockFile::create(number, path.to_owned())?;
+        let mut file = BlockFile::create(number, path.to_owned(), self.pace())?;
         let mut rows = build.image(&mut file).map_err(|error| match error {
             build::Error::Sink(error) => error,
             build::Error::Corrupt(corrupt) => corrupt.into(),
@@ -242,7 +252,7 @@ impl Checkpoints {
             self.gather(&mut rows, base, &mut file)?;
         }
         if file.finish()? {
-            verify(path, rows.iter().filter(|row| row.file == number))?;
+            verify(path, rows.iter().filter(|row| row.file == number), self.pace())?;
         } else {
             fs::remove_file(path).map_err(at(path))?;
         }
@@ -258,9 +268,11 @@ impl Checkpoints {
     pub(super) fn scrub(&self, number: usize) -> Result<bool, BuildError> {
         let Some(Found { manifest, base }) = &self.newest else { return Ok(false) };
         let Some(row) = manifest.blocks.get(number) else { return Ok(false) };
-        verify(&self.name(row.file, BLOCKS), std::iter::once(row)).inspect_err(|_| {
-            base.condemn(number);
-        })?;
+        verify(&self.name(row.file, BLOCKS), std::iter::once(row), self.pace()).inspect_err(
+            |_| {
+                base.condemn(number);
+            },
+        )?;
         Ok(true)
     }
 
@@ -323,15 +335,17 @@ impl Checkpoints {
     /// Removes files that the newest manifest does not name, and makes holes of blocks that neither it nor an
     /// image that somebody may still read does.
     fn tidy(&mut self) -> io::Result<()> {
+        let mut pace = self.pace();
         let newest = self.newest.as_ref().map(|found| &found.manifest);
+        self.retired.retain(|_, mapped| mapped.strong_count() > 0);
         for (number, kind) in list(&self.path)? {
             let named = match kind.as_str() {
                 MANIFEST => newest.is_some_and(|newest| newest.number == number),
-                BLOCKS => self.files.contains_key(&number),
+                BLOCKS => self.files.contains_key(&number) || self.retired.contains_key(&number),
                 _ => false,
             };
             if !named {
-                fs::remove_file(self.name(number, &kind))?;
+                shed::remove(&self.name(number, &kind), &mut pace)?;
             }
         }
         let Some(newest) = newest else { return Ok(()) };
@@ -343,13 +357,22 @@ impl Checkpoints {
             let end = (row.offset + u64::from(row.len)).next_multiple_of(ALIGN_BYTES);
             used.entry(row.file).or_default().push((row.offset, end));
         }
-        // Files that only older images name are gone already, for all but those who read them.
+        // Files that only older images name go as a whole.
         used.retain(|number, _| self.files.contains_key(number));
         for (number, mut used) in used {
             used.sort_unstable();
-            punch(&self.name(number, BLOCKS), &used)?;
+            shed::punch(&self.name(number, BLOCKS), &used, &mut pace)?;
         }
         Ok(())
+    }
+
+    /// Whoever waits for what is under way can have the pauses left out by it.
+    pub(super) fn hurry(&self) -> Hurry {
+        self.hurry.clone()
+    }
+
+    fn pace(&self) -> Pace {
+        Pace { began: Instant::now(), hurry: self.hurry.clone() }
     }
 
     /// The directory.
@@ -406,32 +429,14 @@ fn map(path: &Path) -> io::Result<Mapped> {
     Ok(Arc::new(map))
 }
 
-/// Gives the disk back what lies between the used parts of a file, where the filesystem can.
-fn punch(path: &Path, used: &[(u64, u64)]) -> io::Result<()> {
-    let file = OpenOptions::new().read(true).write(true).open(path)?;
-    let end = file.metadata()?.len();
-    let mut from = 0;
-    for &(start, until) in used.iter().chain([&(end, end)]) {
-        if start > from {
-            let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-            let (offset, len) = (from as libc::off_t, (start - from) as libc::off_t);
-            // SAFETY: the call takes no memory.
-            if unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) } != 0 {
-                let error = io::Error::last_os_error();
-                let unable = error.raw_os_error() == Some(libc::EOPNOTSUPP);
-                return if unable { Ok(()) } else { Err(error) };
-            }
-        }
-        from = from.max(until);
-    }
-    Ok(())
-}
-
 /// Reads blocks from the disk itself and compares their checksums.
-fn verify<'a>(path: &Path, rows: impl Iterator<Item = &'a BlockRef>) -> Result<(), BuildError> {
+fn verify<'a>(
+    path: &Path,
+    rows: impl Iterator<Item = &'a BlockRef>,
+    mut pace: Pace,
+) -> Result<(), BuildError> {
     let mut options = OpenOptions::new();
     let file = options.read(true).custom_flags(libc::O_DIRECT).open(path).map_err(at(path))?;
-    let mut pace = Pace::new();
     for row in rows {
         let len = row.len as usize;
         let mut buffer = Buffer::zeroed(len.next_multiple_of(ALIGN_BYTES as usize));
@@ -456,27 +461,39 @@ struct BlockFile {
 }
 
 /// Lets others work between pieces of work.
-struct Pace(Instant);
+struct Pace {
+    began: Instant,
+    hurry: Hurry,
+}
 
 impl Pace {
-    fn new() -> Pace {
-        Pace(Instant::now())
-    }
-
     /// A piece of work is done.
     fn pause(&mut self) {
-        thread::sleep(self.0.elapsed() * PAUSE);
-        self.0 = Instant::now();
+        if !self.hurry.0.load(Relaxed) {
+            thread::sleep(self.began.elapsed() * PAUSE);
+        }
+        self.began = Instant::now();
+    }
+}
+
+/// Whether somebody waits, and nobody is left whom full speed could hold up.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hurry(Arc<AtomicBool>);
+
+impl Hurry {
+    /// From now on there are no pauses.
+    pub(super) fn begin(&self) {
+        self.0.store(true, Relaxed);
     }
 }
 
 impl BlockFile {
-    fn create(number: u64, path: PathBuf) -> Result<BlockFile, BuildError> {
+    fn create(number: u64, path: PathBuf, pace: Pace) -> Result<BlockFile, BuildError> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(FILE_MODE);
         let file = options.custom_flags(libc::O_DIRECT).open(&path).map_err(at(&path))?;
         let buffer = Buffer::with_capacity(2 * WRITE_BYTES);
-        Ok(BlockFile { number, path, file, buffer, at: 0, pace: Pace::new() })
+        Ok(BlockFile { number, path, file, buffer, at: 0, pace })
     }
 
     fn write(&mut self) -> Result<(), BuildError> {

@@ -129,14 +129,18 @@ fn changes(
     }
 }
 
-/// Makes the next checkpoint, in which these keys have this value and no history.
+/// Makes the next checkpoint, in which these keys have this value and no history, as the thread that builds
+/// them does.
 fn write(
     checkpoints: &mut Checkpoints,
     keys: impl IntoIterator<Item = usize>,
     value: u8,
 ) -> Result<Found, BuildError> {
     let build = changes(checkpoints, keys, value, true);
-    checkpoints.build(&build)
+    let found = checkpoints.build(&build);
+    drop(build);
+    checkpoints.tidy_up();
+    found
 }
 
 fn value(found: &Found, number: usize) -> Option<u8> {
@@ -274,6 +278,7 @@ fn what_an_interrupted_process_left_is_removed_at_a_start() {
 
     let mut again = disk.open();
     assert_eq!(newest(&again).manifest, before);
+    again.tidy_up();
     assert_eq!(disk.names(), [BLOCKS_1, MANIFEST_1, "notes.txt"]);
     // The number that was begun is not given out again.
     write(&mut again, [5], 2).expect("a checkpoint");
@@ -301,7 +306,11 @@ fn blocks_that_did_not_change_are_named_and_not_copied() {
     assert_eq!((value(newest(&again), 5_000), value(newest(&again), 5_001)), (Some(2), Some(1)));
     // All of it changed: the first file has nothing left.
     let mut checkpoints = again;
+    let reader = Arc::clone(&newest(&checkpoints).base);
     write(&mut checkpoints, 0..10_000, 3).expect("a checkpoint");
+    assert_eq!(reader.touch(&KeyRange::all()), Ok(()), "what somebody reads is not cut away");
+    drop(reader);
+    checkpoints.tidy_up();
     assert_eq!(disk.names(), ["000000000003.blocks", "000000000003.manifest"]);
 }
 
@@ -384,7 +393,7 @@ fn a_start_makes_the_holes_that_a_reader_prevented() {
     let reader = Arc::clone(&newest(&checkpoints).base);
     write(&mut checkpoints, 0..10_000, 2).expect("a checkpoint");
     drop((checkpoints, reader));
-    disk.open();
+    disk.open().tidy_up();
     assert!(taken(&disk, BLOCKS_1) < whole * 2 / 3);
 }
 
