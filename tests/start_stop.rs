@@ -224,6 +224,31 @@ fn a_restart_keeps_everything() {
     );
 }
 
+#[test]
+fn a_clean_stop_leaves_the_next_start_next_to_nothing_to_replay() {
+    if common::stand_in() {
+        return;
+    }
+    let mut server = Server::start();
+    let value = "v".repeat(16 << 10);
+    for i in 0..200 {
+        server.put(&format!("last/{i}"), &value);
+    }
+    let lease = json!({"ID": "77", "TTL": "5000"});
+    assert_eq!(server.call("/v3/lease/grant", &lease).0, 200);
+    let hash = server.call("/v3/maintenance/hashkv", &json!({})).1["hash"].clone();
+    let (status, text) = server.stop();
+    assert!(status.success() && text.contains("made a checkpoint"), "{status}:\n{text}");
+    server.start_again();
+    assert_eq!(server.call("/v3/maintenance/hashkv", &json!({})).1["hash"], hash);
+    let (_, ttl) = server.call("/v3/lease/timetolive", &json!({"ID": "77"}));
+    assert!(number(&ttl["TTL"]) > 4000, "{ttl}");
+    assert_eq!(server.get("last/199"), Some(value));
+    // Nothing was written, so another image would be the same.
+    let (status, text) = server.stop();
+    assert!(status.success() && !text.contains("made a checkpoint"), "{status}:\n{text}");
+}
+
 /// Stops of 300 ms, as a virtual machine makes them, under load: the executors go on at once.
 /// `CORED_STOPS` says how many (150 find a scheduler that parks with work to do), `CORED_STOP_GAP_MS`
 /// how long nothing may be answered after the stop. The goal is 100 ms, which a disk of one's own

@@ -33,6 +33,16 @@ use crate::order::EpochRecord;
 /// Milliseconds after which an image that could not be built is tried again.
 const RETRY_MS: u64 = 5_000;
 
+/// A node that stops makes a checkpoint of so much log, so that the next start has nothing to replay.
+const STOP_MIN_BYTES: u64 = 1 << 20;
+
+/// But not when image and log together have more than this: to write it would take longer than who stops a
+/// node likes to wait, and than the start would take to read the log.
+const STOP_MAX_BYTES: u64 = 1 << 30;
+
+/// And not for longer than this: what is not finished then is given up, and the log has everything.
+pub const STOP_MS: u64 = 5_000;
+
 /// An image with fewer bytes of keys and values is not made anew for its garbage.
 const GARBAGE_MIN_BYTES: u64 = 16 << 20;
 
@@ -124,6 +134,8 @@ pub(super) struct Checkpointing {
     epoch: EpochRecord,
     /// Bytes in the logs above the newest image, as the cores report them.
     log_bytes: u64,
+    /// The node stops, and waits until then for the checkpoint under way.
+    stop_ms: Option<u64>,
     /// Leases whose end has a revision that the watermark may not cover, with their seconds to live.
     ended: BTreeMap<Revision, (LeaseId, i64)>,
 }
@@ -151,6 +163,11 @@ impl Checkpointing {
             self.stage,
             Stage::Freezing { .. } | Stage::Building { .. } | Stage::Swapping { .. }
         )
+    }
+
+    /// Whether the node may stop.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.stop_ms.is_none() || matches!(self.stage, Stage::Resting)
     }
 
     /// The revision that it waits for, if it waits for one.
@@ -268,6 +285,30 @@ impl Engine {
                 fx.build = Some(Box::new(build.clone()));
             }
             _ => {}
+        }
+    }
+
+    /// The node stops: makes a last checkpoint if that is worth it and does not take long.
+    pub(super) fn stop_checkpoints(&mut self, fx: &mut Effects) {
+        let stop_ms = self.now_ms + STOP_MS;
+        let checkpoint = self.checkpoint();
+        let log = checkpoint.log_bytes;
+        let image = checkpoint.base.as_ref().map_or(0, |base| base.file_bytes());
+        if image + log > STOP_MAX_BYTES {
+            return;
+        }
+        checkpoint.stop_ms = Some(stop_ms);
+        if matches!(checkpoint.stage, Stage::Resting) && log >= STOP_MIN_BYTES {
+            self.begin_checkpoint(fx);
+        }
+    }
+
+    /// The node stops, and time passes.
+    pub(super) fn stop_tick(&mut self) {
+        let now_ms = self.now_ms;
+        let checkpoint = self.checkpoint();
+        if checkpoint.stop_ms.is_some_and(|at| at <= now_ms) {
+            checkpoint.stop_ms = None;
         }
     }
 
@@ -410,6 +451,7 @@ impl Engine {
         };
         let Some(base) = base else {
             *retry_at_ms = Some(now_ms + RETRY_MS);
+            checkpoint.stop_ms = None;
             return;
         };
         let cuts = Arc::clone(&build.cuts);

@@ -134,7 +134,7 @@ impl Keeper {
 
     /// Whether nothing is under way.
     pub(super) fn is_quiet(&self) -> bool {
-        self.controls.is_empty()
+        self.controls.is_empty() && self.checkpoint.is_quiet()
     }
 }
 
@@ -405,8 +405,11 @@ impl Engine {
 
     /// What comes due with time.
     pub(super) fn keeper_tick(&mut self, fx: &mut Effects) {
-        if self.keeper.is_none() || self.stopping {
+        if self.keeper.is_none() {
             return;
+        }
+        if self.stopping {
+            return self.stop_tick();
         }
         // In a damaged store nothing changes by itself either.
         if !self.control.alarms.is_raised(pb::AlarmType::Corrupt) {
@@ -419,8 +422,9 @@ impl Engine {
         self.watch_image(fx);
     }
 
-    /// Notes how long each lease still has, so that a restart continues from there.
-    pub(super) fn keeper_stop(&mut self, _fx: &mut Effects) {
+    /// Notes how long each lease still has, so that a restart continues from there, and begins a last
+    /// checkpoint.
+    pub(super) fn keeper_stop(&mut self, fx: &mut Effects) {
         if self.keeper.is_none() || !self.serving {
             return;
         }
@@ -429,5 +433,6 @@ impl Engine {
         if !remaining.is_empty() {
             self.control_record(Control::Remaining(remaining), None, Then::Nothing);
         }
+        self.stop_checkpoints(fx);
     }
 }

@@ -40,7 +40,7 @@ pub use crate::shard::request::{
     Answer, Error, RangeReply, Reply, Request, RequestId, StatusReply,
 };
 pub use alarms::Alarms;
-pub use checkpointing::Build;
+pub use checkpointing::{Build, STOP_MS};
 pub use gather::Sizes;
 pub use message::Message;
 pub use note::{Note, Step};
@@ -89,7 +89,7 @@ pub struct Setup {
     pub groups: Vec<(LaneId, Recovered)>,
     /// The image that the past goes on from.
     pub base: Option<Arc<Base>>,
-    /// Bytes that the logs held at the start.
+    /// Bytes that the logs held above the image at the start.
     pub log_bytes: u64,
     /// Bytes of log after which the next checkpoint is made.
     pub checkpoint_bytes: u64,

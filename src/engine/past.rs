@@ -144,6 +144,15 @@ pub struct Recovery {
     pub lanes: Vec<Recovered>,
 }
 
+impl Recovery {
+    /// Bytes of the entries that lie above the checkpoint.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let entries = self.lanes.iter().flat_map(Recovered::entries);
+        entries.map(|(_, data)| data.len() as u64).sum()
+    }
+}
+
 /// What [`read_lane`] makes of one lane.
 #[derive(Debug)]
 pub struct LaneRead {

@@ -338,6 +338,7 @@ impl<D: Disk> Drive<D> {
         }
         if !self.stopping && shutdown.are_fronts_closed() {
             self.stopping = true;
+            self.parts.background.iter().for_each(Background::hurry);
             self.parts.engine.step(Input::Stop, now_ms, &mut self.effects);
             self.parts.door.close(Error::Stopped);
         }

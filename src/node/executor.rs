@@ -63,6 +63,7 @@ pub(super) enum Event {
 pub(super) struct Shared {
     pub clock: Clock,
     pub order: Arc<Order>,
+    /// Bytes of log above the image at the start.
     pub log_bytes: u64,
     pub checkpoint_dir: PathBuf,
     pub newest: Newest,

@@ -40,7 +40,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, ETCD_VERSION, Url, VERSION};
-use crate::engine::Recovery;
+use crate::engine::{Recovery, STOP_MS};
 use crate::front::{Acceptor, Limits, bind};
 use crate::keys::{CoreId, LaneId};
 use crate::metrics;
@@ -62,8 +62,9 @@ const LANES_DEFAULT_MAX: u16 = 16;
 /// How long calls may go on once the member stops.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long the cores have after that to come to rest and to close their logs.
-const REST: Duration = Duration::from_secs(5);
+/// How long the cores have after that to come to rest and to close their logs: a last checkpoint, and as
+/// long again.
+const REST: Duration = Duration::from_millis(2 * STOP_MS);
 
 /// Descriptors kept for everything but connections.
 const FILES_RESERVED: u64 = 256;
@@ -110,7 +111,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let shared = Arc::new(Shared {
         clock: Clock::start(),
         order: Arc::new(Order::new(identity.lanes, config.cores)),
-        log_bytes: logs.bytes,
+        log_bytes: logs.recovery.bytes(),
         checkpoint_dir,
         newest: background.newest(),
         shutdown: Shutdown::new(config.cores, move || bell.ring()),

@@ -192,9 +192,9 @@ impl World {
                 disk.set_odds(Odds { failed: 3000, short: 1000, ..Odds::default() });
             }
         }
-        let log_bytes = records.iter().flatten().map(|(_, bytes)| bytes.len() as u64).sum();
         let (ground, base) = self.images.load();
         let recovery = recover(records, &ground).expect("logs and checkpoint make sense");
+        let log_bytes = recovery.bytes();
         self.order = Arc::new(Order::new(self.lanes, cores));
         let mut groups: Vec<Vec<_>> = (0..cores).map(|_| Vec::new()).collect();
         for (lane, recovered) in (0..).map(LaneId).zip(recovery.lanes) {
