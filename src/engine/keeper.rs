@@ -104,7 +104,7 @@ impl Keeper {
             whole_running: 0,
             whole_waiting: VecDeque::new(),
             whole_reads: BTreeMap::new(),
-            balancer: Balancer::new(lanes),
+            balancer: Balancer::new(lanes, cores),
             balance_due_ms: 0,
             checkpoint: Checkpointing::default(),
         }

@@ -345,8 +345,13 @@ pub enum Message {
         /// Which.
         lease: LeaseId,
     },
-    /// How busy the sender's lanes are.
-    Load(Vec<LaneLoad>),
+    /// How busy the sender is.
+    Load {
+        /// Requests of its clients since it said so last.
+        asked: u64,
+        /// What its lanes did.
+        loads: Vec<LaneLoad>,
+    },
     /// The sender has logged this much since it said so last.
     Logged {
         /// Bytes of entries.

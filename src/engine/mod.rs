@@ -173,6 +173,8 @@ pub struct Engine {
     checkpoint_bytes: u64,
     /// Bytes for the log since the keeper was told last.
     logged_bytes: u64,
+    /// Requests of this core's clients since then.
+    requests: u64,
     epoch: u64,
     serving: bool,
     stopping: bool,
@@ -246,6 +248,7 @@ impl Engine {
             member_id: hub.member_id,
             checkpoint_bytes,
             logged_bytes: if core == CoreId(0) { log_bytes } else { 0 },
+            requests: 0,
             serving: false,
             stopping: false,
             now_ms: 0,
@@ -476,7 +479,7 @@ impl Engine {
             Message::Piece { transfer, moving, last } => self.piece(transfer, moving, last, fx),
             Message::Arrived { op } => self.arrived(op, fx),
             Message::Expired { lease } => self.begin_whole(whole::Task::Revoke(lease, None), fx),
-            Message::Load(loads) => self.load(loads),
+            Message::Load { asked, loads } => self.load(from, asked, loads),
             Message::Logged { bytes } => self.logged(bytes),
             Message::Mark => self.mark(from, fx),
             Message::Marked { cuts, reach } => self.marked(cuts, reach),

@@ -48,14 +48,16 @@ impl Engine {
                 seat.shard.sampler().load(lane)
             })
             .collect();
-        self.send(CoreId(0), Message::Load(loads), fx);
+        let asked = std::mem::take(&mut self.requests);
+        self.send(CoreId(0), Message::Load { asked, loads }, fx);
         let bytes = std::mem::take(&mut self.logged_bytes);
         self.send(CoreId(0), Message::Logged { bytes }, fx);
     }
 
-    /// How busy some lanes are.
-    pub(super) fn load(&mut self, loads: Vec<LaneLoad>) {
+    /// How busy the lanes of a core are, and its clients.
+    pub(super) fn load(&mut self, from: CoreId, asked: u64, loads: Vec<LaneLoad>) {
         let keeper = self.keeper.as_mut().expect("sent to the keeper");
+        keeper.balancer.asked(from, asked);
         loads.into_iter().for_each(|load| keeper.balancer.report(load));
     }
 

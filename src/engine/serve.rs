@@ -38,6 +38,7 @@ impl Engine {
         if !self.serving {
             return fx.answers.push((id, Err(Error::NoLeader)));
         }
+        self.requests += 1;
         let origin = Origin { core: self.core, id };
         match self.way(&request) {
             Way::One(lane) => match self.core_of(lane) {

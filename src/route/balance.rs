@@ -1,12 +1,14 @@
-//! Where key ranges should live: samples of busy keys, and the next move that makes lanes even
-//! (R10). Decides only; moving is done elsewhere. No clock: a report stands for about a second.
+//! Where key ranges should live: samples of busy keys, and the next move (R10). When there is much to do
+//! lanes become even; when there is little, and the clients of one core ask for nearly all of it, what they
+//! use gathers there, since then a hop between cores costs more than it could relieve. Decides only;
+//! moving is done elsewhere. No clock: a report stands for about a second.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
 use super::RangeMap;
-use crate::keys::{KeyRange, LaneId};
+use crate::keys::{CoreId, KeyRange, LaneId};
 
 /// Keys that one report holds at most.
 const SAMPLES_MAX: usize = 128;
@@ -17,9 +19,24 @@ const SAMPLE_BYTES_MAX: usize = 256;
 /// Reports of each lane that count: long enough to see through noise, short enough to follow.
 const REPORTS: usize = 8;
 
-/// Operations a second of all lanes together below which nothing is worth moving: one core answers
-/// many times as many, and a hop between cores costs more than it would relieve.
-const TOTAL_MIN: f64 = 4000.0;
+/// Operations a second of all lanes together below which nothing is made even: one core answers
+/// many times as many.
+const TOTAL_MIN: f64 = 8000.0;
+
+/// Seconds that must have been calm, each with less than that, before ranges gather.
+const CALM: usize = 3;
+
+/// Operations in those seconds below which it does not matter where ranges are.
+const CALM_MIN: f64 = 100.0;
+
+/// The part of all requests that the clients of one core must ask for.
+const HOME_SHARE: f64 = 0.9;
+
+/// The part of all operations that a range must have to be worth gathering.
+const GATHER_SHARE: f64 = 0.02;
+
+/// Keys that are read at once and cost about as much as one more operation.
+const KEYS_PER_OPERATION: usize = 16;
 
 /// How far above the average a lane must be to give something away: 20 %.
 const IMBALANCE: f64 = 1.2;
@@ -86,6 +103,12 @@ impl Sampler {
         }
     }
 
+    /// The operation that was noted last has read so many keys.
+    #[inline]
+    pub fn read(&mut self, keys: usize) {
+        self.operations += (keys / KEYS_PER_OPERATION) as u64;
+    }
+
     /// What was noted since the last call.
     #[must_use]
     pub fn load(&mut self, lane: LaneId) -> LaneLoad {
@@ -129,13 +152,25 @@ type Seconds = [f64; REPORTS];
 pub struct Balancer {
     /// Per lane its newest reports, the newest first.
     reports: Vec<VecDeque<LaneLoad>>,
+    /// Per core how many requests its clients made in the last seconds, the newest first.
+    asked: Vec<VecDeque<u64>>,
 }
 
 impl Balancer {
-    /// For so many lanes.
+    /// For so many lanes on so many cores: lane k is on core k modulo their number.
     #[must_use]
-    pub fn new(lanes: u16) -> Balancer {
-        Balancer { reports: vec![VecDeque::new(); usize::from(lanes)] }
+    pub fn new(lanes: u16, cores: u16) -> Balancer {
+        Balancer {
+            reports: vec![VecDeque::new(); usize::from(lanes)],
+            asked: vec![VecDeque::new(); usize::from(cores)],
+        }
+    }
+
+    /// How many requests the clients of a core made in the last second.
+    pub fn asked(&mut self, core: CoreId, requests: u64) {
+        let Some(asked) = self.asked.get_mut(usize::from(core.0)) else { return };
+        asked.truncate(CALM - 1);
+        asked.push_front(requests);
     }
 
     /// What a lane did in the last second.
@@ -150,6 +185,11 @@ impl Balancer {
     #[must_use]
     pub fn decide(&self, map: &RangeMap) -> Option<Move> {
         let (loads, mut samples) = self.attribute(map);
+        if is_calm(&loads)
+            && let Some(home) = self.home()
+        {
+            return self.gather(map, &samples, home);
+        }
         let seconds = self.reports.iter().map(VecDeque::len).max().unwrap_or(0).max(1);
         let averages: Vec<f64> =
             loads.iter().map(|load| load.iter().sum::<f64>() / seconds as f64).collect();
@@ -179,6 +219,39 @@ impl Balancer {
         moves.next()
     }
 
+    /// The core whose clients ask for nearly everything, if there is one that has a lane.
+    fn home(&self) -> Option<CoreId> {
+        let asked = |core: &VecDeque<u64>| core.iter().sum::<u64>();
+        let total: u64 = self.asked.iter().map(asked).sum();
+        let core =
+            self.asked.iter().position(|core| asked(core) as f64 > HOME_SHARE * total as f64)?;
+        (core < self.reports.len()).then_some(CoreId(core as u16))
+    }
+
+    /// The busiest range that does not live on core `home`, if it is worth moving there.
+    fn gather(&self, map: &RangeMap, samples: &[Vec<Sample<'_>>], home: CoreId) -> Option<Move> {
+        let recent = |sample: &&Sample<'_>| sample.second < CALM;
+        let weight = |sample: &Sample<'_>| sample.weight;
+        let total: f64 = samples.iter().flatten().filter(recent).map(weight).sum();
+        let mut best: Option<(f64, KeyRange)> = None;
+        for (lane, samples) in samples.iter().enumerate() {
+            if lane % self.asked.len() == usize::from(home.0) {
+                continue;
+            }
+            for range in map.of_lane(LaneId(lane as u16)) {
+                let inside = samples.iter().filter(recent).filter(|s| range.contains(s.key));
+                let load: f64 = inside.map(weight).sum();
+                if load >= GATHER_SHARE * total
+                    && best.as_ref().is_none_or(|(most, _)| load > *most)
+                {
+                    best = Some((load, range));
+                }
+            }
+        }
+        // The first lane of a core has its number.
+        best.map(|(_, range)| Move { range, to: LaneId(home.0) })
+    }
+
     /// Whose load it would be by `map`: per lane its load in each second, and its samples.
     fn attribute(&self, map: &RangeMap) -> (Vec<Seconds>, Vec<Vec<Sample<'_>>>) {
         let mut loads = vec![[0.0; REPORTS]; self.reports.len()];
@@ -197,6 +270,14 @@ impl Balancer {
         }
         (loads, samples)
     }
+}
+
+/// Whether every one of the last seconds had a little to do.
+fn is_calm(loads: &[Seconds]) -> bool {
+    (0..CALM).all(|second| {
+        let total: f64 = loads.iter().map(|load| load[second]).sum();
+        (CALM_MIN..TOTAL_MIN).contains(&total)
+    })
 }
 
 /// One sampled key and how many operations of which second it stands for.

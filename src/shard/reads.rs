@@ -81,6 +81,7 @@ impl Shard {
                 rows.rows += 1;
                 rows.rows != limit
             });
+            self.sampler.read(rows.rows);
         }
         rows
     }

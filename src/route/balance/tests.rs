@@ -34,7 +34,7 @@ impl Node {
         Node {
             map: RangeMap::default(),
             samplers: (0..lanes).map(|_| Sampler::default()).collect(),
-            balancer: Balancer::new(lanes),
+            balancer: Balancer::new(lanes, lanes),
             moves: 0,
             operations: Vec::new(),
         }
@@ -158,6 +158,52 @@ fn an_idle_store_never_moves() {
     (0..60).for_each(|_| node.second(150, &mut || key(dice.below(1000))));
     (0..60).for_each(|_| node.second(0, &mut || key(0)));
     assert_eq!(node.moves, 0);
+}
+
+#[test]
+fn what_the_clients_of_one_core_use_gathers_there_when_there_is_little_to_do() {
+    let mut node = Node::new(2);
+    let mut dice = Dice(5);
+    for _ in 0..12 {
+        node.second(60_000, &mut || key(dice.below(1000)));
+    }
+    let share = |node: &Node| {
+        let operations = &node.operations;
+        operations[1] as f64 / operations.iter().sum::<u64>() as f64
+    };
+    assert!((0.3..0.7).contains(&share(&node)), "{:?}", node.operations);
+    // Clients of both cores: it stays as it is.
+    let moves = node.moves;
+    for _ in 0..12 {
+        node.balancer.asked(CoreId(0), 1000);
+        node.balancer.asked(CoreId(1), 500);
+        node.second(1500, &mut || key(dice.below(1000)));
+    }
+    assert_eq!(node.moves, moves);
+    // Those of one core only: it comes to them, and no more happens once it is there.
+    for home in [1, 0] {
+        for _ in 0..12 {
+            node.balancer.asked(CoreId(home), 1500);
+            node.balancer.asked(CoreId(1 - home), 0);
+            node.second(1500, &mut || key(dice.below(1000)));
+        }
+        let at_one = if home == 1 { share(&node) } else { 1.0 - share(&node) };
+        assert!(at_one > 0.98, "on core {home}: {:?}", node.operations);
+        let moves = node.moves;
+        for _ in 0..20 {
+            node.balancer.asked(CoreId(home), 1500);
+            node.balancer.asked(CoreId(1 - home), 3);
+            node.second(1500, &mut || key(dice.below(1000)));
+        }
+        assert_eq!(node.moves, moves, "it came to rest");
+    }
+    // And with much to do it spreads again, whoever asks.
+    for _ in 0..12 {
+        node.balancer.asked(CoreId(0), 60_000);
+        node.balancer.asked(CoreId(1), 0);
+        node.second(60_000, &mut || key(dice.below(1000)));
+    }
+    assert!((0.3..0.7).contains(&share(&node)), "{:?}", node.operations);
 }
 
 #[test]
