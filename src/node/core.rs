@@ -300,12 +300,12 @@ impl<D: Disk> Drive<D> {
 
     /// Waits until there is something to do. All wake-ups of this core end here.
     fn arrived(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.arm_timer();
+        self.arm_timer(cx);
         let mut arrived = self.parts.door.poll_arrived(cx.waker()).is_ready();
         if let Some(finished) = self.finished.as_mut().filter(|_| self.parts.log.is_busy()) {
             arrived |= finished.poll_readable(cx).is_ready();
         }
-        if Pin::new(&mut self.timer).poll(cx).is_ready() {
+        if self.parts.clock.now_ms() >= self.timer_due_ms {
             self.timer_due_ms = u64::MAX;
             arrived = true;
         }
@@ -314,14 +314,20 @@ impl<D: Disk> Drive<D> {
     }
 
     /// One timer for the beat and for the seal of an idle log.
-    fn arm_timer(&mut self) {
+    ///
+    /// It is polled once: glommio registers a timer once more each time it is polled, keeps all of these
+    /// until they are over, looks through them whenever it looks at its rings, and wakes for each.
+    fn arm_timer(&mut self, cx: &mut Context<'_>) {
         let seal_ms = self.parts.log.next_tick_ms().unwrap_or(u64::MAX);
         let due_ms = self.beat_due_ms.min(seal_ms);
         // A timer that is early only costs a turn.
         if due_ms < self.timer_due_ms {
             self.timer_due_ms = due_ms;
-            let wait_ms = due_ms.saturating_sub(self.parts.clock.now_ms()).max(1);
-            self.timer.reset(Duration::from_millis(wait_ms));
+            let wait_ms = due_ms.saturating_sub(self.parts.clock.now_ms());
+            // It may be up to a millisecond early, and is not polled again.
+            self.timer.reset(Duration::from_millis(wait_ms + 1));
+            let registered = Pin::new(&mut self.timer).poll(cx);
+            debug_assert!(registered.is_pending(), "it has just been set");
         }
     }
 
