@@ -2,7 +2,7 @@
 //! is copied from the store once.
 
 use bytes::BufMut;
-use prost::encoding::{encode_varint, encoded_len_varint};
+use prost::encoding::encoded_len_varint;
 
 use super::VersionRef;
 use crate::keys::Revision;
@@ -36,12 +36,26 @@ impl VersionRef<'_> {
     /// Writes the message.
     #[inline]
     pub fn put_kv(&self, out: &mut impl BufMut) {
-        put_bytes(KEY, self.key, out);
-        put_number(CREATE, self.create.0, out);
-        put_number(MODIFIED, self.modified.0, out);
-        put_number(VERSION, self.version, out);
-        put_bytes(VALUE, self.value, out);
-        put_number(LEASE, self.lease.0, out);
+        self.put_behind(Small::default(), out);
+    }
+
+    /// Writes the message, `len` bytes, as field `tag` of a larger one.
+    #[inline]
+    pub fn put_field(&self, tag: u8, len: usize, out: &mut impl BufMut) {
+        let mut small = Small::default();
+        small.length(tag, len);
+        self.put_behind(small, out);
+    }
+
+    #[inline]
+    fn put_behind(&self, mut small: Small, out: &mut impl BufMut) {
+        small.put_bytes(KEY, self.key, out);
+        small.number(CREATE, self.create.0);
+        small.number(MODIFIED, self.modified.0);
+        small.number(VERSION, self.version);
+        small.put_bytes(VALUE, self.value, out);
+        small.number(LEASE, self.lease.0);
+        small.put(out);
     }
 
     /// Writes the value that etcd's backend keeps for this version: the message, which for a tombstone
@@ -52,19 +66,107 @@ impl VersionRef<'_> {
     }
 }
 
-#[inline]
-fn put_number(tag: u8, n: i64, out: &mut impl BufMut) {
-    if n != 0 {
-        out.put_u8(tag);
-        encode_varint(n as u64, out);
+/// Fields of a few bytes that go out together with what follows them: a buffer that grows looks for room
+/// once for each write, and so for each byte of a number.
+struct Small {
+    bytes: [u8; SMALL_BYTES],
+    len: usize,
+}
+
+/// Between two fields of bytes there are at most three numbers and the head of the next one, each with its
+/// tag and ten bytes.
+const SMALL_BYTES: usize = 4 * 11;
+
+impl Default for Small {
+    #[inline]
+    fn default() -> Small {
+        Small { bytes: [0; SMALL_BYTES], len: 0 }
     }
 }
 
-#[inline]
-fn put_bytes(tag: u8, bytes: &[u8], out: &mut impl BufMut) {
-    if !bytes.is_empty() {
-        out.put_u8(tag);
-        encode_varint(bytes.len() as u64, out);
-        out.put_slice(bytes);
+impl Small {
+    #[inline]
+    fn push(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
+        self.len += 1;
+    }
+
+    #[inline]
+    fn varint(&mut self, mut n: u64) {
+        while n >= 0x80 {
+            self.push(n as u8 | 0x80);
+            n >>= 7;
+        }
+        self.push(n as u8);
+    }
+
+    #[inline]
+    fn length(&mut self, tag: u8, len: usize) {
+        self.push(tag);
+        self.varint(len as u64);
+    }
+
+    #[inline]
+    fn number(&mut self, tag: u8, n: i64) {
+        if n != 0 {
+            self.push(tag);
+            self.varint(n as u64);
+        }
+    }
+
+    #[inline]
+    fn put_bytes(&mut self, tag: u8, bytes: &[u8], out: &mut impl BufMut) {
+        if !bytes.is_empty() {
+            self.length(tag, bytes.len());
+            self.put(out);
+            out.put_slice(bytes);
+        }
+    }
+
+    #[inline]
+    fn put(&mut self, out: &mut impl BufMut) {
+        out.put_slice(&self.bytes[..self.len]);
+        self.len = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use prost::Message as _;
+
+    use super::*;
+    use crate::keys::LeaseId;
+
+    /// The longest numbers and the empty fields, compared with the message that prost makes.
+    #[test]
+    fn it_is_the_message_that_prost_writes() {
+        for n in [0, 1, 127, 128, i64::MAX, -1] {
+            for (key, value) in [(&b"k"[..], &b""[..]), (b"", b"v"), (b"key", &[7; 300])] {
+                let (create, modified) = (Revision(n), Revision(n));
+                let lease = LeaseId(n);
+                let version =
+                    VersionRef { key, value, create, modified, sub: 0, version: n, lease };
+                let message = cored_proto::mvccpb::KeyValue {
+                    key: Bytes::from_static(key),
+                    value: Bytes::from_static(value),
+                    create_revision: n,
+                    mod_revision: n,
+                    version: n,
+                    lease: n,
+                };
+                let expected = message.encode_to_vec();
+                let mut out = Vec::new();
+                version.put_kv(&mut out);
+                assert_eq!(out, expected);
+                assert_eq!(version.kv_len(), expected.len());
+                let mut field = Vec::new();
+                version.put_field(0x12, expected.len(), &mut field);
+                let mut whole = vec![0x12];
+                prost::encoding::encode_varint(expected.len() as u64, &mut whole);
+                whole.extend(expected);
+                assert_eq!(field, whole);
+            }
+        }
     }
 }

@@ -4,7 +4,6 @@
 use bytes::{BufMut, BytesMut};
 use cored_proto::etcdserverpb as pb;
 use prost::Message as _;
-use prost::encoding::encode_varint;
 
 use super::Shard;
 use super::evaluate::{Context, row};
@@ -12,6 +11,9 @@ use crate::keys::{KeyRange, LeaseId, Revision};
 use crate::txn::gathered::{Gathered, OwnedRow};
 use crate::txn::{self, Footprint};
 use crate::watch::Event;
+
+/// Room that is made for an answer at once, by the length of its first row.
+const ROOM_MAX_BYTES: usize = 4 << 20;
 
 /// The tag of `RangeResponse.kvs`: field 2, length-delimited.
 const KVS_TAG: u8 = 2 << 3 | 2;
@@ -67,18 +69,19 @@ impl Shard {
         }
         let limit = usize::try_from(request.limit).unwrap_or(0);
         rows.more = limit > 0 && count as usize > limit;
-        if rows.more {
-            rows.kvs.reserve(limit * 64);
-        }
+        let expected = if rows.more { limit } else { count as usize };
         if limit == 0 || count > 0 {
             self.store.scan(keys, Some(at), &mut |mut version| {
                 if request.keys_only {
                     version.value = b"";
                 }
-                rows.kvs.put_u8(KVS_TAG);
-                encode_varint(version.kv_len() as u64, &mut rows.kvs);
-                version.put_kv(&mut rows.kvs);
+                version.put_field(KVS_TAG, version.kv_len(), &mut rows.kvs);
                 rows.rows += 1;
+                if rows.rows == 1 {
+                    // The others are likely to be as long: a buffer that doubles copies everything twice.
+                    let more = rows.kvs.len().saturating_mul(expected.saturating_sub(1));
+                    rows.kvs.reserve((more + more / 16).min(ROOM_MAX_BYTES));
+                }
                 rows.rows != limit
             });
             self.sampler.read(rows.rows);

@@ -66,9 +66,9 @@ impl Event {
         if delete {
             body.put_slice(&TYPE_DELETE);
         }
-        put_kv_field(&mut body, KV_TAG, version, kv_bytes);
+        version.put_field(KV_TAG, kv_bytes, &mut body);
         if let (Some(before), Some(bytes)) = (before, before_bytes) {
-            put_kv_field(&mut body, PREV_KV_TAG, before, bytes);
+            before.put_field(PREV_KV_TAG, bytes, &mut body);
         }
         Event {
             revision: version.modified,
@@ -121,12 +121,6 @@ impl Event {
 /// A one-byte tag, a length, and so many bytes.
 fn field_len(bytes: usize) -> usize {
     1 + encoded_len_varint(bytes as u64) + bytes
-}
-
-fn put_kv_field(out: &mut BytesMut, tag: u8, version: &VersionRef<'_>, kv_bytes: usize) {
-    out.put_u8(tag);
-    encode_varint(kv_bytes as u64, out);
-    version.put_kv(out);
 }
 
 #[cfg(test)]
