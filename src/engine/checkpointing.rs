@@ -128,6 +128,8 @@ pub(super) struct Checkpointing {
     next: Vec<Origin>,
     /// The newest image.
     base: Option<Arc<Base>>,
+    /// How often a damaged block of it had been met when somebody looked last.
+    bad_reads: u64,
     /// History below is not in it.
     compacted: Revision,
     /// The epoch that the node serves in.
@@ -226,9 +228,12 @@ impl Engine {
         (self.bad_reads() == before).then_some(found)
     }
 
-    /// Raises the alarm when somebody has met a damaged block of the image: from then on nothing changes.
+    /// Raises the alarm when somebody has met a damaged block of the image: from then on nothing changes,
+    /// until the alarm is ended. It comes back when such a block is met again.
     pub(super) fn watch_image(&mut self, fx: &mut Effects) {
-        if self.bad_reads() == 0 {
+        let bad_reads = self.bad_reads();
+        let before = std::mem::replace(&mut self.checkpoint().bad_reads, bad_reads);
+        if bad_reads == before || bad_reads == 0 {
             return;
         }
         let fault = self.seats.first().and_then(|seat| seat.shard.store().fault());
@@ -456,6 +461,7 @@ impl Engine {
         };
         let cuts = Arc::clone(&build.cuts);
         checkpoint.compacted = build.compacted;
+        checkpoint.bad_reads = 0;
         checkpoint.base = Some(Arc::clone(&base));
         checkpoint.stage = Stage::Swapping { missing: cores, dropped: Vec::new() };
         for core in (0..self.cores).map(CoreId) {

@@ -414,8 +414,8 @@ impl Engine {
         // In a damaged store nothing changes by itself either.
         if !self.control.alarms.is_raised(pb::AlarmType::Corrupt) {
             self.expire_leases(fx);
+            self.log_remaining();
         }
-        self.log_remaining();
         self.auto_compact(fx);
         self.balance(fx);
         self.checkpoint_tick(fx);
@@ -430,7 +430,8 @@ impl Engine {
         }
         let now_ms = self.now_ms;
         let remaining = self.keeper().clock.all_remaining(now_ms);
-        if !remaining.is_empty() {
+        let damaged = self.control.alarms.is_raised(pb::AlarmType::Corrupt);
+        if !remaining.is_empty() && !damaged {
             self.control_record(Control::Remaining(remaining), None, Then::Nothing);
         }
         self.stop_checkpoints(fx);

@@ -9,6 +9,7 @@ use prost::Message as _;
 
 mod alarms;
 mod auto_compact;
+mod image;
 
 use super::*;
 use crate::keys::{KeyRange, LeaseId};
@@ -25,6 +26,7 @@ struct Node {
     answers: BTreeMap<(u16, u64), Result<Answer, Error>>,
     watch: Vec<(StreamId, pb::WatchResponse)>,
     notes: Vec<Note>,
+    build: Option<Box<Build>>,
     next: u64,
     now_ms: u64,
 }
@@ -67,6 +69,7 @@ impl Node {
             answers: BTreeMap::new(),
             watch: Vec::new(),
             notes: Vec::new(),
+            build: None,
             next: 1,
             now_ms: 0,
         };
@@ -97,6 +100,7 @@ impl Node {
         }
         self.written[core].extend(fx.turn);
         self.notes.extend(fx.notes);
+        self.build = fx.build.or(self.build.take());
         for (to, message) in fx.mesh {
             self.mesh[usize::from(to.0)].push_back((CoreId(core as u16), message));
         }

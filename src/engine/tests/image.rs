@@ -1,0 +1,70 @@
+//! Nodes over an image that is damaged.
+
+use super::*;
+use crate::mvcc::base::Mapped;
+use crate::mvcc::build::Memory;
+use pb::AlarmType;
+use pb::alarm_request::AlarmAction;
+
+/// Makes a checkpoint of everything, and rots the first of its blocks on the way to the disk.
+fn go_over_to_a_damaged_image(node: &mut Node) {
+    let asked = node.send(0, Request::Checkpoint);
+    node.settle();
+    let build = node.build.take().expect("asked for");
+    let mut file = Memory::new(1);
+    let rows = build.image(&mut file).expect("memory is never full");
+    file.bytes[rows[0].offset as usize + 40] ^= 1;
+    let files = BTreeMap::from([(1, Arc::new(file.bytes) as Mapped)]);
+    let base = Base::open(build.at, rows, files).expect("rows that make sense");
+    node.turn(0, vec![Input::Built(Some(Arc::new(base)))]);
+    node.settle();
+    assert!(node.answers.remove(&asked).expect("answered").is_ok());
+}
+
+fn alarms(node: &mut Node, action: AlarmAction) -> usize {
+    let alarm = AlarmType::Corrupt as i32;
+    let request = pb::AlarmRequest { action: action as i32, member_id: 0, alarm };
+    let answer = node.ask(0, Request::Alarm(request)).expect("an answer");
+    let Reply::Alarms(alarms) = answer.reply else { panic!("alarms") };
+    alarms.len()
+}
+
+#[test]
+fn the_alarm_of_a_damaged_block_can_be_ended_and_comes_back_when_it_is_met_again() {
+    let mut node = Node::new(2, 2);
+    for n in 0..100 {
+        node.put(0, &format!("key-{n}"), "value");
+    }
+    go_over_to_a_damaged_image(&mut node);
+    assert_eq!(alarms(&mut node, AlarmAction::Get), 0, "nobody has met it");
+    for _ in 0..2 {
+        assert_eq!(node.range(1, everything()).err(), Some(Error::Corrupt));
+        node.tick(100);
+        assert_eq!(alarms(&mut node, AlarmAction::Get), 1);
+        assert_eq!(node.put_leased(0, "other", "value", 0).err(), Some(Error::Corrupt));
+        node.tick(100);
+        assert_eq!(alarms(&mut node, AlarmAction::Deactivate), 1);
+        for _ in 0..5 {
+            node.tick(100);
+        }
+        assert_eq!(alarms(&mut node, AlarmAction::Get), 0, "nobody has met it since");
+    }
+}
+
+#[test]
+fn a_damaged_store_writes_nothing_by_itself() {
+    let mut node = Node::new(1, 1);
+    node.ask(0, Request::LeaseGrant { id: LeaseId(7), ttl_s: 4000 }).expect("a lease");
+    node.put_leased(0, "a", "value", 7).expect("a put");
+    go_over_to_a_damaged_image(&mut node);
+    assert_eq!(node.range(0, everything()).err(), Some(Error::Corrupt));
+    node.tick(100);
+    assert_eq!(alarms(&mut node, AlarmAction::Get), 1);
+    let entries = node.log[0].len();
+    // Long enough for leases to be noted, and to end.
+    for _ in 0..1000 {
+        node.tick(10_000);
+    }
+    node.turn(0, vec![Input::Stop]);
+    assert_eq!(node.log[0].len(), entries);
+}
