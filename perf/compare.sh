@@ -20,6 +20,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ROOT=$PWD
+# shellcheck source=perf/servers.sh
+. perf/servers.sh
 
 ETCD_DIR='' CORED=target/release/cored LOADGEN=target/release/cored-loadgen
 ROUNDS=3 SECONDS_EACH=10 WARMUP=2 KEYS=1000000 LIMITED=100 DIR='' REPORT='' CORED_FLAGS='' KEEP='' QUICK=''
@@ -37,94 +39,16 @@ while [ $# -gt 0 ]; do
     --cored-flags) CORED_FLAGS=$2 && shift ;;
     --quick) QUICK=yes ROUNDS=1 SECONDS_EACH=2 WARMUP=0.5 KEYS=100000 LIMITED=20 ;;
     --keep) KEEP=yes ;;
-    *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+    *) usage ;;
   esac
   shift
 done
-absolute() { realpath -e "$1" || { echo "compare.sh: no $1" >&2 && exit 2; }; }
 ETCD_DIR=$(absolute "${ETCD_DIR:?compare.sh: --etcd-dir DIR is needed; perf/get-etcd.sh makes one}")
 CORED=$(absolute "$CORED")
 LOADGEN=$(absolute "$LOADGEN")
-mkdir -p target/perf perf/reports
-DIR=$(mktemp -d "${DIR:-$ROOT/target/perf}/compare.XXXXXX")
 REPORT=${REPORT:-perf/reports/$(date +%Y-%m-%d-%H%M)${QUICK:+-quick}.md}
-RESULTS=$DIR/results.jsonl
 H2LOAD=$(command -v h2load || true)
-measure() { "$ROOT/perf/measure.py" "$@"; }
-
-# ---- Servers: started here, stopped here, whatever happens ---------------------------------------
-
-declare -A PIDS CLIENT_PORTS PEER_PORTS
-finish() {
-  local status=$?
-  trap - EXIT INT TERM
-  # Loads end their children when they are asked to; servers need not be asked.
-  for job in $(jobs -p); do kill "$job" 2> /dev/null || true; done
-  for server in "${PIDS[@]}"; do kill -9 "$server" 2> /dev/null || true; done
-  wait 2> /dev/null || true
-  if [ $status -ne 0 ]; then
-    echo "compare.sh: failed; the servers' last words:" >&2
-    tail -n 3 "$DIR"/*.log >&2 || true
-  fi
-  # A report can be written again from them.
-  [ ! -e "$RESULTS" ] || cp "$RESULTS" target/perf/last-results.jsonl
-  [ -n "$KEEP" ] || rm -rf "$DIR"
-  exit $status
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
-
-choose_ports() { # server
-  read -r "CLIENT_PORTS[$1]" "PEER_PORTS[$1]" < <(python3 -c '
-import random, socket
-# Below the ports that the kernel gives to outgoing connections: a server is started again on its own.
-sockets = []
-while len(sockets) < 2:
-    try:
-        sockets.append(socket.create_server(("127.0.0.1", random.randrange(10000, 30000))))
-    except OSError:
-        pass
-print(*(s.getsockname()[1] for s in sockets))')
-}
-
-start() { # server directory
-  local server=$1 data=$DIR/$1-$2 program=$CORED flags
-  local client=http://127.0.0.1:${CLIENT_PORTS[$server]} peer=http://127.0.0.1:${PEER_PORTS[$server]}
-  flags=(--name one --data-dir "$data" --listen-client-urls "$client" --advertise-client-urls "$client"
-    --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" --initial-cluster "one=$peer")
-  if [ "$server" = etcd ]; then
-    program=$ETCD_DIR/etcd
-    # etcd's default of 2 GiB is not enough for all rows.
-    flags+=(--log-level warn --quota-backend-bytes 8589934592)
-  else
-    # shellcheck disable=SC2206 # several words are meant
-    flags+=($CORED_FLAGS)
-  fi
-  "$program" "${flags[@]}" >> "$data.log" 2>&1 &
-  PIDS[$server]=$!
-}
-
-await() { # server: until it answers a linearizable read
-  local tries=0
-  until load "$1" range --requests 1 --duration 60s --keys 1 > /dev/null 2>&1; do
-    kill -0 "${PIDS[$1]}" 2> /dev/null || { echo "compare.sh: $1 did not start" >&2 && return 1; }
-    tries=$((tries + 1))
-    [ $tries -lt 6000 ] || { echo "compare.sh: $1 does not answer" >&2 && return 1; }
-    sleep 0.01
-  done
-}
-
-stop() { # server [signal]
-  kill "-${2:-TERM}" "${PIDS[$1]}"
-  wait "${PIDS[$1]}" 2> /dev/null || true
-  unset "PIDS[$1]"
-}
-
-load() { # server arguments…
-  local server=$1
-  shift
-  "$LOADGEN" "$@" --endpoints "127.0.0.1:${CLIENT_PORTS[$server]}" --quiet
-}
+begin
 
 revision() { # server
   "$ETCD_DIR/etcdctl" --endpoints "127.0.0.1:${CLIENT_PORTS[$1]}" get nothing -w json |
@@ -133,26 +57,11 @@ revision() { # server
 
 # ---- Rows ----------------------------------------------------------------------------------------
 
-ROUND=1
-record() { # row server tool [--kind K] -- command…: a row that fails is told in the report and stops nothing
-  local row=$1 server=$2 tool=$3
-  shift 3
-  measure run --out "$RESULTS" --row "$row" --server "$server" --round "$ROUND" --tool "$tool" \
-    --pid "${PIDS[$server]}" --dir "$DIR" "$@" || true
-}
-
 # Each row for both servers, the other one first in every second round.
 both() { # function arguments…
   local order=(etcd cored)
   [ $((ROUND % 2)) -eq 1 ] || order=(cored etcd)
   for server in "${order[@]}"; do "$1" "$server" "${@:2}"; done
-}
-
-by_loadgen() { # server row kind arguments…
-  local server=$1 row=$2 kind=$3
-  shift 3
-  record "$row" "$server" loadgen --kind "$kind" -- "$LOADGEN" "$@" --json - --quiet \
-    --endpoints "127.0.0.1:${CLIENT_PORTS[$server]}" --server-pid "${PIDS[$server]}"
 }
 
 timed() { # server row kind arguments…
@@ -168,8 +77,7 @@ by_h2load() { # server row path body arguments…
   before=$(revision "$server")
   record "$row" "$server" h2load -- "${command[@]}" -D "$SECONDS_EACH" --log-file LOG
   # h2load sees HTTP status 200 also where gRPC has failed; revisions do not lie.
-  measure note --out "$RESULTS" --row "$row/check" --server "$server" --round "$ROUND" \
-    "revisions=$(($(revision "$server") - before))"
+  note "$row/check" "$server" "revisions=$(($(revision "$server") - before))"
 }
 
 GRPC=(-c 10 -m 100 -t 1 -H 'content-type: application/grpc' -H 'te: trailers')
@@ -259,8 +167,7 @@ million() { # server
   begun=$(date +%s%N)
   start "$server" million
   await "$server"
-  measure note --out "$RESULTS" --row start --server "$server" --round "$ROUND" \
-    "start_s=$(python3 -c "print(($(date +%s%N) - $begun) / 1e9)")"
+  note start "$server" "start_s=$(python3 -c "print(($(date +%s%N) - $begun) / 1e9)")"
   by_loadgen "$server" count-after-start range range --requests 1 --clients 1 --keys "$KEYS" \
     --range-keys "$KEYS" --count-only
   stop "$server" KILL
