@@ -7,10 +7,12 @@ in a file that perf/report.py reads.
     measure.py payload KIND KEY [BYTES]     the body of a request, on standard output
     measure.py run OPTIONS -- COMMAND…      run, measure, append a line
     measure.py note OPTIONS NAME=NUMBER…    append a line of numbers found otherwise
+    measure.py start OPTIONS -- COMMAND…    become a server, and tell when it answered its first read
 """
 
 import argparse
 import base64
+import http.client
 import json
 import os
 import re
@@ -41,11 +43,12 @@ def machine_seconds():
     return (user + nice + system + irq + softirq) / TICKS_PER_S
 
 
-def resident_mib(pid):
-    """Resident memory now and at its highest."""
+def status_mib(pid):
+    """Resident memory now and at its highest, and what of it is the process's own and what is mapped from files."""
     with open(f"/proc/{pid}/status") as file:
         fields = dict(line.split(":", 1) for line in file if ":" in line)
-    return [int(fields[name].split()[0]) / 1024 for name in ("VmRSS", "VmHWM")]
+    names = {"rss_mib": "VmRSS", "rss_peak_mib": "VmHWM", "anon_mib": "RssAnon", "file_mib": "RssFile"}
+    return {ours: int(fields[name].split()[0]) / 1024 for ours, name in names.items()}
 
 
 def disk_counts(directory):
@@ -86,7 +89,7 @@ class Watch:
         known_s = spent["server_s"] + spent["tool_s"]
         spent["foreign_percent"] = 100 * max(0.0, spent["machine_s"] - known_s) / spent["wall_s"]
         if self.pid:
-            spent["rss_mib"], spent["rss_peak_mib"] = resident_mib(self.pid)
+            spent |= status_mib(self.pid)
         return spent
 
 
@@ -105,8 +108,10 @@ def from_loadgen(text, kind, _log):
         "failed": failed,
         "keys": row["keys"],
         "p50_ms": latency["p50"],
+        "p90_ms": latency["p90"],
         "p99_ms": latency["p99"],
         "p999_ms": latency["p999"],
+        "max_ms": latency["max"],
         "unsent": result["unsent"],
     }
     if result["cpu"]:
@@ -166,7 +171,11 @@ def run(options, command):
     with tempfile.TemporaryDirectory() as directory:
         log = os.path.join(directory, "log")
         command = [log if word == "LOG" else word for word in command]
-        watch = Watch(options.pid, options.dir)
+        try:
+            watch = Watch(options.pid, options.dir)
+        except FileNotFoundError:
+            append(options.out, line | {"error": "the server is gone"})
+            return 1
         # Not check=True: the exit code of a load is a finding.
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
@@ -177,22 +186,66 @@ def run(options, command):
                 line.update(found)
                 line.setdefault("cpu_us", 1e6 * line["server_s"] / max(1, found["ops"]))
                 line.setdefault("tool_cpu_us", 1e6 * line["tool_s"] / max(1, found["ops"]))
+        except FileNotFoundError:
+            line["error"] = "the server is gone"
         except (OSError, ValueError, KeyError) as error:
             line["error"] = str(error)
         if done.returncode != 0 and not (options.may_fail and done.returncode == 3):
-            tail = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-            line["error"] = f"exit code {done.returncode}: {''.join(tail)}"
+            # The last line of a result in JSON says nothing.
+            said = done.stderr.strip() or ("" if done.stdout.startswith("{") else done.stdout.strip())
+            line.setdefault("error", ": ".join([f"exit code {done.returncode}", *said.splitlines()[-1:]]))
     append(options.out, line)
     return 0 if "error" not in line and not line.get("failed") else 1
 
 
-def append(path, line):
+def append(path, line, quiet=False):
     with open(path, "a") as file:
         file.write(json.dumps(line) + "\n")
+    if quiet:
+        return
     shown = ("ops_per_s", "p50_ms", "p99_ms", "p999_ms", "cpu_us", "rss_mib", "foreign_percent", "failed")
     numbers = "  ".join(f"{name} {line[name]:,.4g}" for name in shown if name in line)
     others = {name: value for name, value in line.items() if name == "error" or "tool" not in line}
     print(f"{line['row']:<22} {line['server']:<6} {numbers or others} {line.get('error', '')}", flush=True)
+
+
+# ---- How fast a server starts ------------------------------------------------------------------
+
+
+def start(options, command):
+    """Becomes the server `command`. A grandchild that outlives this tells by the pipe when the server first answered."""
+    if options.drop_caches:
+        os.sync()
+        with open("/proc/sys/vm/drop_caches", "w") as file:
+            file.write("3")
+    begun, server = time.monotonic(), os.getpid()
+    child = os.fork()
+    if child == 0:
+        if os.fork() == 0:
+            with open(options.tell, "w") as pipe:
+                pipe.write(first_read(options.port, server, begun))
+        os._exit(0)
+    # Reaped here: the server has no child that it does not know.
+    os.waitpid(child, 0)
+    os.execvp(command[0], command)
+
+
+def first_read(port, server, begun):
+    """Asks for a key, linearizably, until there is an answer: the time since `begun`, and the memory of the server then."""
+    request = json.dumps({"key": base64.b64encode(b"00000000").decode()})
+    while os.path.exists(f"/proc/{server}"):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+        try:
+            connection.request("POST", "/v3/kv/range", request, {"content-type": "application/json"})
+            if connection.getresponse().status == 200:
+                elapsed_s, memory = time.monotonic() - begun, status_mib(server)
+                return f"first_read_s={elapsed_s} rss_mib={memory['rss_mib']} anon_mib={memory['anon_mib']}\n"
+        except (OSError, http.client.HTTPException):
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.001)
+    return "first_read_s=nan\n"
 
 
 # ---- What is sent ------------------------------------------------------------------------------
@@ -242,6 +295,11 @@ def main():
             part.add_argument("command", nargs=argparse.REMAINDER)
         else:
             part.add_argument("numbers", nargs="+")
+    starts = parts.add_parser("start")
+    starts.add_argument("--port", type=int, required=True)
+    starts.add_argument("--tell", required=True, help="a named pipe that takes the result")
+    starts.add_argument("--drop-caches", action="store_true", help="begin with nothing in the kernel's caches")
+    starts.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     if options.part == "payload":
         sys.stdout.buffer.write(payload(options.kind, options.key, options.bytes))
@@ -251,9 +309,11 @@ def main():
         line = {"row": options.row, "server": options.server, "round": options.round}
         append(options.out, line | {name: float(number) for name, number in numbers.items()})
         return 0
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if options.part == "start":
+        return start(options, command)
     # As an exception it also ends the command.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    command = options.command[1:] if options.command[:1] == ["--"] else options.command
     return run(options, command)
 
 

@@ -217,7 +217,8 @@ def facts(options):
     changed = " with changes" if said_by("git", "status", "--porcelain", "--untracked-files=no") else ""
     yield f"- {os.cpu_count()} × {model[1] if model else platform.machine()}, {memory_gib:.0f} GiB, Linux {platform.release()}"
     yield f"- data on {' '.join(disk.split()) or '?'}"
-    yield f"- etcd: {version(options.etcd)[0]}"
+    if options.etcd:
+        yield f"- etcd: {version(options.etcd)[0]}"
     yield f"- cored: {'; '.join(version(options.cored)[:2])}, commit {said_by('git', 'rev-parse', '--short', 'HEAD')}{changed}"
     yield f"- rows of {options.seconds} s, {options.rounds} rounds; `{options.command}`"
 

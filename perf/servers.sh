@@ -30,6 +30,7 @@ begin() {
 finish() {
   local status=$?
   trap - EXIT INT TERM
+  set +e
   # Loads end their children when they are asked to; servers need not be asked.
   for job in $(jobs -p); do kill "$job" 2> /dev/null || true; done
   for server in "${PIDS[@]}"; do kill -9 "$server" 2> /dev/null || true; done
@@ -90,7 +91,7 @@ await() { # server: until it answers a linearizable read
 }
 
 stop() { # server [signal]
-  kill "-${2:-TERM}" "${PIDS[$1]}"
+  kill "-${2:-TERM}" "${PIDS[$1]}" 2> /dev/null || echo "$ME: $1 was gone already" >&2
   wait "${PIDS[$1]}" 2> /dev/null || true
   unset "PIDS[$1]"
 }
