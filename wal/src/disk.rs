@@ -10,6 +10,12 @@ use crate::buffer::Buffer;
 pub mod direct;
 pub mod memory;
 
+/// Whether an error says that the disk is full, or what its user may have of it.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// A segment file as it is found at start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentFile {
@@ -75,7 +81,8 @@ pub trait Disk {
 
     /// Begins to make a segment: a file of `bytes`, all of it written once (zeros, or the remains
     /// of a retired segment), that begins with `header`. When it is reported prepared, file,
-    /// header and name survive a power cut; before that the name does not exist.
+    /// header and name survive a power cut; before that the name does not exist. When it is
+    /// reported that the disk [is full](is_full), nothing is left of it, and it may be asked for again.
     ///
     /// # Errors
     /// Whatever the operating system says.
@@ -83,11 +90,18 @@ pub trait Disk {
 
     /// Begins to take a segment away, keeping the file for a later `prepare` if that is useful.
     /// Preparations and retirements take effect in the order in which they were asked; when one
-    /// fails, those after it are not done and need not be reported.
+    /// fails, and not for want of room, those after it are not done and need not be reported.
     ///
     /// # Errors
     /// Whatever the operating system says.
     fn retire(&mut self, segment: u64) -> io::Result<()>;
+
+    /// Whether to keep files from now on, as `retire` says. Those that were kept are not needed any
+    /// more if not, and go like segments: each may be reported as one.
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    fn keep_spares(&mut self, keep: bool) -> io::Result<()>;
 
     /// Begins a durable write of whole blocks. `token` comes back with its completion.
     ///

@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::disk::is_full;
 use crate::options::Owner;
 
 /// Why the log refuses to go on.
@@ -96,6 +97,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the disk was full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if is_full(source))
+    }
+
     pub(crate) fn io(
         op: &'static str,
         file: impl Into<String>,

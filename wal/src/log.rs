@@ -7,13 +7,15 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 use crate::buffer::{BLOCK_BYTES, Buffer};
-use crate::disk::{Completion, Disk};
+use crate::disk::{Completion, Disk, is_full};
 use crate::error::Error;
 use crate::group::{self, Group, Queue};
 use crate::options::Options;
 use crate::record::{self, Sequence};
 use crate::recover::{self, Found, Record, Recovered, Void};
 use crate::segment::{self, FIRST_FRAME, SegmentHeader};
+
+mod room;
 
 /// Zeros for dropped tails are written in pieces of at most this.
 const VOID_BYTES_MAX: u64 = 1 << 20;
@@ -45,6 +47,8 @@ pub struct Stats {
     pub segments: u64,
     /// Times that a group had to wait because the next segment was not ready.
     pub segment_waits: u64,
+    /// Times that the disk had no room for the next segment.
+    pub segments_refused: u64,
 }
 
 /// A durable sequence of byte records on a disk `D`.
@@ -69,6 +73,7 @@ pub struct Log<D> {
     /// Prepared segments after the current one, in order.
     ready: VecDeque<SegmentHeader>,
     preparing: Option<SegmentHeader>,
+    refused: Option<room::Refused>,
     epoch: u64,
     segments: Segments,
     carried: BTreeMap<(u16, u8), Box<[u8]>>,
@@ -181,6 +186,7 @@ impl<D: Disk> Log<D> {
             current: Place { header, offset_bytes: found.offset_bytes },
             ready: found.headers[found.current + 1..].iter().copied().collect(),
             preparing: None,
+            refused: None,
             epoch,
             segments: Segments { begins: found.begins, headed: found.headed, carries_from: 0 },
             carried: found.carried,
@@ -400,13 +406,17 @@ impl<D: Disk> Log<D> {
         self.stats
     }
 
-    /// Waits until everything appended is durable, and returns the newest durable sequence.
+    /// Waits until everything appended is durable, and returns the newest durable sequence. It does
+    /// not wait for room on a full disk.
     ///
     /// # Errors
     /// [`Error::Io`]; the log has failed then.
     pub fn flush(&mut self) -> Result<Sequence, Error> {
         self.submit()?;
         while self.pending() {
+            if self.is_stuck() && !self.disk.is_busy() {
+                self.give_up()?;
+            }
             let result = self.reap(true);
             self.latch(result)?;
         }
@@ -466,14 +476,21 @@ impl<D: Disk> Log<D> {
                 Some(Completion::Written { token, buffer, result }) => {
                     self.written(token, buffer, result)?
                 }
+                Some(Completion::Prepared { segment, result: Err(error) }) if is_full(&error) => {
+                    let file = segment::file_name(self.options.log, segment);
+                    self.refuse(Error::io("prepare", file, 0, error));
+                }
                 Some(Completion::Prepared { segment, result }) => {
                     self.io("prepare", segment, 0, result)?;
+                    self.refused = None;
                     let header = self.preparing.take();
                     let header = header.filter(|header| header.segment == segment);
                     self.ready.push_back(header.expect("a disk reports what was asked for"));
                 }
                 Some(Completion::Retired { segment, result }) => {
                     self.io("retire", segment, 0, result)?;
+                    // Where it was there is room now.
+                    self.try_again()?;
                 }
             }
         }
@@ -515,14 +532,17 @@ impl<D: Disk> Log<D> {
         while self.may_start() {
             let group = self.queue.front().expect("may_start saw one");
             let Some(bytes) = self.find_place(group) else {
-                self.stats.segment_waits += u64::from(self.preparing.is_none());
-                self.prepare_next()?;
+                if self.may_ask() {
+                    self.stats.segment_waits += u64::from(self.preparing.is_none());
+                    self.prepare_next()?;
+                }
                 break;
             };
             let group = self.queue.pop().expect("just seen");
             self.start(group, bytes)?;
             let place = &self.current;
-            if self.ready.is_empty() && place.offset_bytes > place.header.segment_bytes / 4 {
+            let late = place.offset_bytes > place.header.segment_bytes / 4;
+            if late && self.ready.is_empty() && self.may_ask() {
                 self.prepare_next()?;
             }
         }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use io_uring::{opcode, squeue, types};
 
 use crate::buffer::{BLOCK_BYTES, Buffer};
-use crate::disk::{Completion, Disk, SegmentFile};
+use crate::disk::{Completion, Disk, SegmentFile, is_full};
 use crate::error::Error;
 use crate::segment;
 
@@ -55,6 +55,7 @@ pub struct DirectDisk {
     ring: Ring,
     files: BTreeMap<u64, SegmentHandle>,
     spares: Vec<Spare>,
+    keeps_spares: bool,
     writes: BTreeMap<u64, Write>,
     writes_started: u64,
     chores: VecDeque<Chore>,
@@ -88,6 +89,7 @@ impl DirectDisk {
             ring: Ring::new(&directory.name())?,
             files: BTreeMap::new(),
             spares: Vec::new(),
+            keeps_spares: true,
             writes: BTreeMap::new(),
             writes_started: 0,
             chores: VecDeque::new(),
@@ -99,7 +101,7 @@ impl DirectDisk {
     }
 
     /// Tries one direct and durable write, so that a filesystem that can not do it is named now and
-    /// not at the first commit.
+    /// not at the first commit. One that is full has not said no: what is there may do.
     fn probe(&mut self) -> Result<(), Error> {
         let name = self.name(0, "new");
         let removed = self.directory.remove(&name);
@@ -109,6 +111,9 @@ impl DirectDisk {
             return Err(Error::io("remove", name, 0, error));
         }
         let opened = self.directory.open_direct(&name, true);
+        if opened.as_ref().is_err_and(is_full) {
+            return Ok(());
+        }
         let file = opened.map_err(|error| self.refused("O_DIRECT", error))?;
         self.files.insert(0, SegmentHandle { file: file.into(), bytes: 0 });
         let started = self.start_write(0, 0, 0, Buffer::zeroed(BLOCK_BYTES));
@@ -119,7 +124,9 @@ impl DirectDisk {
             Some(Completion::Written { result, .. }) => result.map(drop),
             _ => unreachable!("only a write was asked for"),
         });
-        written.map_err(|error| self.refused("a direct write with RWF_DSYNC", error))?;
+        if !written.as_ref().is_err_and(is_full) {
+            written.map_err(|error| self.refused("a direct write with RWF_DSYNC", error))?;
+        }
         removed.map_err(|error| Error::io("remove", name, 0, error))
     }
 
@@ -192,6 +199,7 @@ impl DirectDisk {
         self.running = Some(match chore {
             Chore::Prepare { segment, bytes, header } => self.begin_prepare(segment, bytes, header),
             Chore::Retire { segment } => self.begin_retire(segment)?,
+            Chore::Discard { segment, name } => Running::remove(segment, &name),
         });
         self.start_step()
     }
@@ -206,7 +214,7 @@ impl DirectDisk {
     fn begin_retire(&mut self, segment: u64) -> io::Result<Running> {
         let handle = self.files.remove(&segment).ok_or(io::ErrorKind::NotFound)?;
         let name = self.name(segment, "wal");
-        if self.spares.len() >= SPARES_MAX {
+        if !self.keeps_spares || self.spares.len() >= SPARES_MAX {
             return Ok(Running::remove(segment, &name));
         }
         let SegmentHandle { file, bytes } = handle;
@@ -236,9 +244,10 @@ impl DirectDisk {
             Ok(false) => Ok(()),
             Err(error) => Err(error),
         };
-        self.chores_over |= result.is_err();
         let bytes = running.bytes();
-        let completion = match running.finish(result) {
+        let outcome = running.finish(result);
+        self.chores_over |= outcome.is_fatal();
+        let completion = match outcome {
             Outcome::Prepared { segment, result } => {
                 let result = result.map(|file| {
                     self.files.insert(segment, SegmentHandle { file, bytes });
@@ -293,7 +302,7 @@ impl Disk for DirectDisk {
                 "spare" if self.spares.len() < SPARES_MAX => {
                     self.adopt(&name).map(|SegmentHandle { file, bytes }| {
                         let name = name.clone();
-                        self.spares.push(Spare { name, bytes, file });
+                        self.spares.push(Spare { segment, name, bytes, file });
                     })
                 }
                 "spare" | "new" => self.directory.remove(&name),
@@ -364,6 +373,16 @@ impl Disk for DirectDisk {
 
     fn retire(&mut self, segment: u64) -> io::Result<()> {
         self.chores.push_back(Chore::Retire { segment });
+        self.start_chores()
+    }
+
+    fn keep_spares(&mut self, keep: bool) -> io::Result<()> {
+        self.keeps_spares = keep;
+        if !keep {
+            for Spare { segment, name, .. } in self.spares.drain(..) {
+                self.chores.push_back(Chore::Discard { segment, name });
+            }
+        }
         self.start_chores()
     }
 

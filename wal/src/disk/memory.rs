@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::buffer::{BLOCK_BYTES, Buffer};
-use crate::disk::{Completion, Disk, SegmentFile};
+use crate::disk::{Completion, Disk, SegmentFile, is_full};
 
 mod faults;
 mod image;
@@ -83,6 +83,7 @@ struct State {
     pace: Pace,
     files: BTreeMap<u64, Image>,
     spares: Vec<Image>,
+    keeps_spares: bool,
     under_way: Vec<Operation>,
     done: VecDeque<Completion>,
     /// A preparation or retirement failed, so later ones are not done.
@@ -116,6 +117,7 @@ impl MemoryDisk {
             pace: Pace::AtOnce,
             files: BTreeMap::new(),
             spares: Vec::new(),
+            keeps_spares: true,
             under_way: Vec::new(),
             done: VecDeque::new(),
             chores_over: false,
@@ -285,7 +287,8 @@ impl State {
             Some(fault) => Err(fault.error()),
             None => self.do_chore(chore),
         };
-        self.chores_over |= result.is_err();
+        let only_full = matches!(chore, What::Prepare { .. });
+        self.chores_over |= result.as_ref().is_err_and(|error| !(only_full && is_full(error)));
         match *chore {
             What::Prepare { segment, .. } => Completion::Prepared { segment, result },
             What::Retire { segment } => Completion::Retired { segment, result },
@@ -367,7 +370,7 @@ impl State {
 
     fn take_away(&mut self, segment: u64) -> io::Result<()> {
         let file = self.files.remove(&segment).ok_or(io::ErrorKind::NotFound)?;
-        if self.spares.len() < SPARES_MAX {
+        if self.keeps_spares && self.spares.len() < SPARES_MAX {
             self.spares.push(file);
         }
         Ok(())
@@ -389,6 +392,7 @@ impl State {
             pace: self.pace,
             files: self.files.clone(),
             spares: self.spares.clone(),
+            keeps_spares: true,
             under_way: Vec::new(),
             done: VecDeque::new(),
             chores_over: false,
@@ -460,6 +464,16 @@ impl Disk for MemoryDisk {
 
     fn retire(&mut self, segment: u64) -> io::Result<()> {
         self.lock().start(What::Retire { segment })
+    }
+
+    /// They go at once, and nothing is reported.
+    fn keep_spares(&mut self, keep: bool) -> io::Result<()> {
+        let mut state = self.lock();
+        state.keeps_spares = keep;
+        if !keep {
+            state.spares.clear();
+        }
+        Ok(())
     }
 
     fn write(

@@ -5,6 +5,7 @@ mod crashes;
 mod damage;
 mod disk;
 mod failures;
+mod full;
 mod idle;
 mod model;
 mod recycling;

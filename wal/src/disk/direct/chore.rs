@@ -6,7 +6,10 @@
 //! from a spare                                              header ─▶ fsync ─▶ rename ─▶ fsync dir
 //! put by                                                                       rename ─▶ fsync dir
 //! remove                                                                       unlink ─▶ fsync dir
+//! no room                                                                      unlink
 //! ```
+//!
+//! A full disk can refuse a segment at any step before its name appears; what there is of it is removed then.
 //!
 //! A segment's name appears only when all of its blocks were written and are safe: a commit into it
 //! changes no metadata, and whoever finds the name finds a whole header.
@@ -19,6 +22,7 @@ use io_uring::{opcode, squeue, types};
 
 use super::directory;
 use crate::buffer::{BLOCK_BYTES, Buffer};
+use crate::disk::is_full;
 
 /// Zeros are written in pieces of this: small, because the log's own writes queue behind them.
 pub(super) const FILL_BYTES: usize = 256 << 10;
@@ -29,10 +33,14 @@ pub(super) enum Chore {
     Prepare { segment: u64, bytes: u64, header: Buffer },
     /// A segment goes: kept as a spare, or removed.
     Retire { segment: u64 },
+    /// A spare goes, that was this segment.
+    Discard { segment: u64, name: String },
 }
 
 /// A file that waits to become a segment.
 pub(super) struct Spare {
+    /// The segment that it was.
+    pub(super) segment: u64,
     pub(super) name: String,
     pub(super) bytes: u64,
     pub(super) file: OwnedFd,
@@ -42,6 +50,16 @@ pub(super) struct Spare {
 pub(super) enum Outcome {
     Prepared { segment: u64, result: io::Result<OwnedFd> },
     Retired { segment: u64, result: io::Result<Option<Spare>> },
+}
+
+impl Outcome {
+    /// Whether no chore may follow. A segment that found no room leaves nothing that could be in the way.
+    pub(super) fn is_fatal(&self) -> bool {
+        match self {
+            Outcome::Prepared { result, .. } => result.as_ref().is_err_and(|error| !is_full(error)),
+            Outcome::Retired { result, .. } => result.is_err(),
+        }
+    }
 }
 
 /// A chore that is being done.
@@ -55,6 +73,8 @@ pub(super) struct Running {
     file: Option<OwnedFd>,
     header: Buffer,
     zeros: Buffer,
+    /// Why the file that is being removed did not become a segment.
+    no_room: Option<io::Error>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,6 +123,7 @@ impl Running {
             file,
             header,
             zeros: Buffer::zeroed(zeros),
+            no_room: None,
         }
     }
 
@@ -118,6 +139,7 @@ impl Running {
             file: Some(file),
             header: Buffer::zeroed(0),
             zeros: Buffer::zeroed(0),
+            no_room: None,
         }
     }
 
@@ -134,6 +156,7 @@ impl Running {
             file: None,
             header: Buffer::zeroed(0),
             zeros: Buffer::zeroed(0),
+            no_room: None,
         }
     }
 
@@ -179,6 +202,21 @@ impl Running {
         let next = match (self.step, result) {
             // Filling allocates as well: this only finds a full disk early and keeps extents long.
             (Step::Allocate, Err(error)) if is_unsupported(&error) => Step::Fill { at: 0 },
+            (Step::Open, Err(error)) => return Err(error),
+            (Step::SyncDirectory, Err(error)) => {
+                // The name is there already, so this is more than want of room.
+                return Err(io::Error::other(format!("sync of the directory: {error}")));
+            }
+            (Step::Unlink, Err(error)) => return Err(io::Error::other(error)),
+            (_, Err(error)) if is_full(&error) => {
+                // Closed first, so that the kernel's worker frees the blocks.
+                self.file = None;
+                match self.kind {
+                    Kind::Prepare => self.no_room = Some(error),
+                    Kind::PutBy | Kind::Remove => self.kind = Kind::Remove,
+                }
+                Step::Unlink
+            }
             (_, Err(error)) => return Err(error),
             (Step::Open, Ok(fd)) => {
                 let fd = RawFd::try_from(fd).expect("the kernel returns a descriptor");
@@ -190,8 +228,11 @@ impl Running {
             }
             (Step::Allocate, Ok(_)) => Step::Fill { at: 0 },
             (Step::Fill { at }, Ok(written)) => {
-                check_whole(written, self.fill_bytes(at))?;
-                let at = at + u64::from(self.fill_bytes(at));
+                // Short where the room ends: what follows says so.
+                if written == 0 || !written.is_multiple_of(BLOCK_BYTES) {
+                    check_whole(written, self.fill_bytes(at))?;
+                }
+                let at = at + written as u64;
                 if at < self.bytes { Step::Fill { at } } else { Step::Header }
             }
             (Step::Header, Ok(written)) => {
@@ -199,6 +240,9 @@ impl Running {
                 Step::Sync
             }
             (Step::Sync, Ok(_)) => Step::Rename,
+            (Step::Unlink, Ok(_)) if self.no_room.is_some() => {
+                return self.no_room.take().map_or(Ok(false), Err);
+            }
             (Step::Rename | Step::Unlink, Ok(_)) => Step::SyncDirectory,
             (Step::SyncDirectory, Ok(_)) => return Ok(false),
         };
@@ -220,7 +264,7 @@ impl Running {
             }
             Kind::PutBy => {
                 let (bytes, name) = (self.bytes, owned(&self.to));
-                let spare = |file| Spare { name, bytes, file };
+                let spare = |file| Spare { segment, name, bytes, file };
                 Outcome::Retired { segment, result: result.map(|()| self.file.map(spare)) }
             }
             Kind::Remove => Outcome::Retired { segment, result: result.map(|()| None) },
