@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::keys::{LeaseId, Revision};
-use crate::lane::redo::{self, Control, Malformed, Reader, Record, Seen};
+use crate::lane::redo::{self, Auth, Control, Malformed, Reader, Record, Seen};
 
 /// All of a backup but the versions of its keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +56,7 @@ impl Backup {
                     backup.alarms.retain(|known| *known != alarm);
                     backup.alarms.extend(on.then_some(alarm));
                 }
+                Control::Auth(auth) => backup.auth = auth,
                 Control::Map { .. } => {}
             }
         }
@@ -63,7 +64,7 @@ impl Backup {
         Ok(backup)
     }
 
-    /// The control state as a new member begins with it. Users and roles are not in it.
+    /// The control state as a new member begins with it.
     #[must_use]
     pub fn control(&self) -> Vec<u8> {
         let stamp = self.revision;
@@ -77,6 +78,9 @@ impl Backup {
         put(Control::Remaining(left.map(|lease| (lease.id, lease.remaining)).collect()));
         for &Alarm { member, alarm } in &self.alarms {
             put(Control::Alarm { member, alarm, on: true });
+        }
+        if !self.auth.is_empty() {
+            put(Control::Auth(self.auth.clone()));
         }
         out
     }
@@ -113,17 +117,4 @@ pub struct Alarm {
     pub member: u64,
     /// etcd's number of the alarm.
     pub alarm: i32,
-}
-
-/// Users and roles, as records that are passed on and not looked into.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Auth {
-    /// Whether a client has to say who it is.
-    pub enabled: bool,
-    /// How often users or roles changed.
-    pub revision: u64,
-    /// Each user's name and `authpb.User`, by name.
-    pub users: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Each role's name and `authpb.Role`, by name.
-    pub roles: Vec<(Vec<u8>, Vec<u8>)>,
 }

@@ -40,11 +40,13 @@ pub use write::{Keys, Writer};
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
 use prost::Message as _;
 
-use super::backup::{Alarm, Auth, Backup, Lease};
+use super::backup::{Alarm, Backup, Lease};
 use super::bbolt::{self, Bucket, Database, Entries, Entry};
 use crate::keys::{LeaseId, Revision};
+use crate::lane::redo::Auth;
 use crate::mvcc::{Position, TOMBSTONE, VersionRef};
 use cored_proto::etcdserverpb::AlarmMember;
 
@@ -341,7 +343,8 @@ fn auth(database: &Database<'_>) -> Result<Auth, Error> {
         }
         Ok(())
     })?;
-    let record = |entry: &Entry<'_>| Ok((entry.key.to_vec(), entry.value.to_vec()));
+    let copy = Bytes::copy_from_slice;
+    let record = |entry: &Entry<'_>| Ok((copy(entry.key), copy(entry.value)));
     auth.users = each(database, b"authUsers", record)?;
     auth.roles = each(database, b"authRoles", record)?;
     Ok(auth)

@@ -87,13 +87,14 @@ fn refuse_occupied(config: &Config, options: &Options) -> Result<(), Failure> {
 
 /// The state to begin with.
 fn changed(mut backup: Backup, options: &Options) -> Result<Backup, Failure> {
-    let auth = &mut backup.auth;
-    if !options.without_auth && (auth.enabled || !auth.users.is_empty() || !auth.roles.is_empty()) {
-        let text = "the backup has users and roles, which this release does not know: with \
-                    --without-auth they are left out, and whoever reaches the member may do everything";
+    if options.without_auth {
+        backup.auth = Default::default();
+    } else if backup.auth.enabled {
+        let text = "authentication is enabled in the backup, and this release can not check who a \
+                    client is: with --without-auth users and roles are left out, and whoever \
+                    reaches the member may do everything";
         return Err(Failure::Refused(text.into()));
     }
-    *auth = Default::default();
     let bumped = backup.bumped(options.bump_revision).filter(|b| b.revision < REVISION_MAX);
     bumped.ok_or_else(|| Failure::Refused("no store has so large a revision".into()))
 }

@@ -36,6 +36,11 @@ fn temporary() -> TempDir {
 
 /// The backup of etcd as a member of cored would send it.
 fn of_cored() -> Vec<u8> {
+    changed_by(|_| ())
+}
+
+/// The same, as if the member had had another state beside its keys.
+fn changed_by(change: impl FnOnce(&mut Backup)) -> Vec<u8> {
     let file = BackupFile::open(&of_etcd()).expect("a backup");
     let snapshot = etcd::Snapshot::open(file.bytes()).expect("sound");
     let (mut memory, mut versions) = (Memory::new(0), Vec::new());
@@ -45,6 +50,8 @@ fn of_cored() -> Vec<u8> {
         builder.add(key, &versions).expect("memory");
     }
     let blocks = builder.finish().expect("memory");
+    let mut backup = snapshot.backup.clone();
+    change(&mut backup);
     let manifest = Manifest {
         number: 7,
         cluster: 8,
@@ -52,7 +59,7 @@ fn of_cored() -> Vec<u8> {
         at: REVISION,
         compacted: COMPACTED,
         cuts: Vec::new(),
-        control: snapshot.backup.control(),
+        control: backup.control(),
         blocks,
     };
     let placed = Snapshot::of(&manifest);
@@ -102,7 +109,7 @@ fn a_backup_of_our_own_is_told_exported_and_restored() {
     assert_eq!((told.hash, told.revision, told.keys), (HASH_KV, REVISION, 13));
     assert!(told.show(Format::Simple).ends_with(", cored-1\n"));
 
-    // As etcd's: what etcd had is all there, but users and roles, which have no place here yet.
+    // As etcd's: what etcd had is all there.
     let exported = directory.path().join("etcd.snap");
     export::to_etcd(&BackupFile::open(&path).expect("a backup"), &exported).expect("written");
     assert_eq!(status(&exported).expect("sound").keys, 13);
@@ -110,8 +117,8 @@ fn a_backup_of_our_own_is_told_exported_and_restored() {
     let (file, original) = (file.expect("a backup"), original.expect("a backup"));
     let back = etcd::Snapshot::open(file.bytes()).expect("sound");
     let original = etcd::Snapshot::open(original.bytes()).expect("sound");
-    let expected = Backup { auth: Default::default(), ..original.backup.clone() };
-    assert_eq!(back.backup, expected);
+    assert!(!original.backup.auth.users.is_empty() && !original.backup.auth.roles.is_empty());
+    assert_eq!(back.backup, original.backup);
     let above = |snapshot: &etcd::Snapshot<'_>| -> Vec<String> {
         let versions = snapshot.versions().map(|version| version.expect("sound"));
         versions.filter(|v| v.modified > COMPACTED).map(|v| format!("{v:?}")).collect()
@@ -123,16 +130,39 @@ fn a_backup_of_our_own_is_told_exported_and_restored() {
     for (number, path) in [path, exported, of_etcd()].iter().enumerate() {
         let data_dir = directory.path().join(number.to_string());
         let file = BackupFile::open(path).expect("a backup");
-        let made = restore(&file, &flags(&data_dir), &without_auth()).expect("restored");
+        let made = restore(&file, &flags(&data_dir), &Options::default()).expect("restored");
         let (manifest, base) = found(&data_dir);
         assert_eq!((manifest.at, manifest.compacted), (REVISION, COMPACTED));
         assert_eq!((manifest.cluster, manifest.member), (made.cluster, made.member));
         assert_eq!((base.live(), manifest.cuts.len()), (13, 2));
         let backup = Backup::of_control(&manifest.control, REVISION, COMPACTED).expect("sound");
-        assert_eq!(backup, expected);
+        assert_eq!(backup, original.backup);
         members.push(made);
     }
     assert!(members[0] != members[1] && members[1] != members[2]);
+}
+
+#[test]
+fn what_asks_for_passwords_is_not_restored_unguarded() {
+    let directory = temporary();
+    let path = directory.path().join("own.snap");
+    fs::write(&path, with_checksum(changed_by(|backup| backup.auth.enabled = true)))
+        .expect("written");
+    let file = BackupFile::open(&path).expect("a backup");
+    let data_dir = directory.path().join("d");
+    let refused = restore(&file, &flags(&data_dir), &Options::default()).expect_err("refused");
+    assert!(refused.code() == 1 && refused.to_string().contains("--without-auth"), "{refused}");
+    assert!(!data_dir.exists());
+    restore(&file, &flags(&data_dir), &without_auth()).expect("restored");
+    let control = found(&data_dir).0.control;
+    let backup = Backup::of_control(&control, REVISION, COMPACTED).expect("sound");
+    assert!(backup.auth.is_empty() && !backup.leases.is_empty(), "{backup:?}");
+    // etcd can check, so what goes there keeps it.
+    let exported = directory.path().join("etcd.snap");
+    export::to_etcd(&file, &exported).expect("written");
+    let exported = BackupFile::open(&exported).expect("a backup");
+    let auth = etcd::Snapshot::open(exported.bytes()).expect("sound").backup.auth;
+    assert!(auth.enabled && auth.users.len() == 2, "{auth:?}");
 }
 
 #[test]
@@ -181,9 +211,6 @@ fn nothing_that_exists_is_touched() {
     assert_eq!((code, text.as_str()), (2, "--mark-compacted required if --revision-bump > 0"));
     let (code, text) = refused(&data_dir, &Options { mark_compacted: true, ..without_auth() });
     assert_eq!((code, text.as_str()), (2, "--mark-compacted required if --revision-bump > 0"));
-    let (code, text) = refused(&data_dir, &Options::default());
-    assert!(code == 1 && text.contains("--without-auth"), "{text}");
-    assert!(!data_dir.exists());
     restore(&file, &flags(&empty), &without_auth()).expect("an empty one is as good as none");
 }
 

@@ -415,7 +415,10 @@ impl Engine {
         let alarms = self.control.alarms.of(0).map(|pb::AlarmMember { member_id, alarm }| {
             Control::Alarm { member: member_id, alarm, on: true }
         });
-        for control in [map, compact].into_iter().chain(grants).chain([remaining]).chain(alarms) {
+        let auth = Some(&self.control.auth).filter(|auth| !auth.is_empty());
+        let auth = auth.map(|auth| Control::Auth((**auth).clone()));
+        let controls = [map, compact].into_iter().chain(grants).chain([remaining]).chain(alarms);
+        for control in controls.chain(auth) {
             put(&Record::Control { stamp: at, control });
         }
         out

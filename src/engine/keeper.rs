@@ -328,6 +328,7 @@ impl Engine {
                     fx.notes.push(Note::Alarm { alarm, on });
                 }
             }
+            Change::Logged(Control::Auth(auth), _) => self.control.auth = auth.into(),
             Change::Logged(Control::Map { version, ranges }, transfer) => {
                 self.new_map(version, ranges, transfer, fx);
             }

@@ -50,6 +50,7 @@ pub use past::{
 
 use crate::config::Retention;
 use crate::keys::{CoreId, KeyRange, LaneId, Revision};
+use crate::lane::redo::Auth;
 use crate::lane::{Cut, Group, Output, Recovered, Stored};
 use crate::lease;
 use crate::mvcc::Layer;
@@ -221,6 +222,7 @@ struct Control {
     map: RangeMap,
     leases: lease::Table,
     alarms: Alarms,
+    auth: Arc<Auth>,
     compacted: Revision,
     /// The newest revision or stamp that changed something here before W covered it.
     gate: Revision,

@@ -26,7 +26,7 @@ use bytes::Bytes;
 
 use super::alarms::Alarms;
 use crate::keys::{LaneId, LeaseId, Revision};
-use crate::lane::redo::{Control, Malformed, Reader, Record, Seen, Writes};
+use crate::lane::redo::{Auth, Control, Malformed, Reader, Record, Seen, Writes};
 use crate::lane::{Cut, Damaged, Recovered};
 use crate::order::{Epoch, EpochRecord, Epochs, OutOfOrder, Runs};
 use crate::route::RangeMap;
@@ -453,6 +453,8 @@ pub struct PastControl {
     pub compacted: Revision,
     /// The alarms that are raised.
     pub alarms: Alarms,
+    /// Users and roles.
+    pub auth: Auth,
     /// Which lane owns which keys.
     pub map: RangeMap,
 }
@@ -475,6 +477,7 @@ impl PastControl {
                 Control::Alarm { member, alarm, on } => {
                     self.alarms.set(*alarm, *member, *on);
                 }
+                Control::Auth(auth) => self.auth = auth.clone(),
                 Control::Map { version, ranges } => {
                     self.map = RangeMap::new(*version, ranges.clone());
                 }

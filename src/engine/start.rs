@@ -100,6 +100,7 @@ impl Engine {
         self.own_ranges();
         self.control.compacted = control.compacted;
         self.control.alarms = std::mem::take(&mut control.alarms);
+        self.control.auth = std::mem::take(&mut control.auth).into();
         for (&lease, &(ttl_s, _)) in &control.leases {
             self.control.leases.grant(lease, ttl_s);
         }

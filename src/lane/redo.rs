@@ -4,7 +4,11 @@
 //! One Raft entry holds the records of one turn, one after the other. Numbers are LEB128 varints,
 //! byte strings carry their length. This file encodes and decodes; it applies nothing.
 
+mod auth;
+
 use bytes::Bytes;
+
+pub use auth::{Auth, Named};
 
 use crate::keys::{LaneId, LeaseId, Revision};
 
@@ -107,6 +111,8 @@ pub enum Control {
         /// First key of each range and the lane that owns it, ascending.
         ranges: Vec<(Bytes, LaneId)>,
     },
+    /// All users and roles.
+    Auth(Auth),
 }
 
 impl Record {
@@ -141,6 +147,7 @@ const MAP: u8 = 6;
 const BARRIER: u8 = 7;
 const EPOCH: u8 = 8;
 const ALARM: u8 = 9;
+const AUTH: u8 = 10;
 
 const PUT: u8 = 0;
 const DELETE: u8 = 1;
@@ -244,6 +251,7 @@ fn encode_control(out: &mut Vec<u8>, stamp: Revision, control: &Control) {
         Control::Compact(_) => COMPACT,
         Control::Map { .. } => MAP,
         Control::Alarm { .. } => ALARM,
+        Control::Auth(_) => AUTH,
     };
     out.push(tag);
     signed(out, stamp.0);
@@ -265,6 +273,7 @@ fn encode_control(out: &mut Vec<u8>, stamp: Revision, control: &Control) {
             signed(out, i64::from(*alarm));
             number(out, u64::from(*on));
         }
+        Control::Auth(auth) => auth.encode(out),
         Control::Map { version, ranges } => {
             number(out, *version);
             number(out, ranges.len() as u64);
@@ -440,12 +449,9 @@ impl<'a> Reader<'a> {
             ALARM => Control::Alarm {
                 member: self.number()?,
                 alarm: i32::try_from(self.signed()?).map_err(|_| self.malformed())?,
-                on: match self.number()? {
-                    0 => false,
-                    1 => true,
-                    _ => return Err(self.malformed()),
-                },
+                on: self.flag()?,
             },
+            AUTH => Control::Auth(Auth::decode(self)?),
             MAP => Control::Map {
                 version: self.number()?,
                 ranges: self.many(|reader| {
@@ -456,6 +462,14 @@ impl<'a> Reader<'a> {
             },
             _ => return Err(self.malformed()),
         })
+    }
+
+    fn flag(&mut self) -> Result<bool, Malformed> {
+        match self.number()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(self.malformed()),
+        }
     }
 
     fn writes(&mut self) -> Result<Writes<'a>, Malformed> {

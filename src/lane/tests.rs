@@ -86,6 +86,15 @@ fn samples() -> Vec<Record> {
         },
         Record::Control {
             stamp: Revision(4),
+            control: Control::Auth(redo::Auth {
+                enabled: true,
+                revision: 300,
+                users: vec![(Bytes::from_static(b"root"), Bytes::from_static(b"\n\x04root"))],
+                roles: vec![(Bytes::from_static(b"r"), Bytes::new()), Default::default()],
+            }),
+        },
+        Record::Control {
+            stamp: Revision(4),
             control: Control::Map {
                 version: 2,
                 ranges: vec![(Bytes::new(), LaneId(0)), (Bytes::from_static(b"m"), LaneId(1))],

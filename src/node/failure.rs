@@ -123,6 +123,15 @@ pub enum Failure {
         /// What is wrong.
         why: String,
     },
+    /// Clients have to say who they are, which nobody here could check.
+    #[error(
+        "authentication is enabled in {path}, and this release can not check who a client is: \
+         restore a backup with `coredctl snapshot restore --without-auth`"
+    )]
+    Auth {
+        /// The data directory.
+        path: PathBuf,
+    },
     /// The logs were read but make no sense.
     #[error("the logs contradict each other: {0}")]
     Recover(#[from] RecoverError),
@@ -168,6 +177,7 @@ impl Failure {
                 _ => 20,
             },
             Failure::Recover(_) | Failure::Lane { .. } | Failure::Checkpoint { .. } => 19,
+            Failure::Auth { .. } => 21,
             Failure::Defect(_) => DEFECT,
         }
     }

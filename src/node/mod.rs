@@ -35,12 +35,13 @@ pub mod verify;
 mod watchdog;
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, ETCD_VERSION, Url, VERSION};
-use crate::engine::{Recovery, STOP_MS};
+use crate::engine::{Ground, Recovery, STOP_MS};
 use crate::front::{Acceptor, Limits, bind};
 use crate::keys::{CoreId, LaneId};
 use crate::metrics;
@@ -84,6 +85,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let read_began = Instant::now();
     let checkpoints = Checkpoints::open(&config.data_dir, &identity)?;
     let ground = checkpoints.ground()?;
+    refuse_unguarded(&config.data_dir, &ground)?;
     let base = checkpoints.newest().map(|found| Arc::clone(&found.base));
     let logs = logs::open(&mut home, &config.wal_dir, config.cores, &ground)?;
     banner(&config, &identity, &machine);
@@ -158,6 +160,14 @@ pub fn run(config: Config) -> Result<(), Failure> {
     }
     drop((events, past, base));
     supervise(&shared, acceptor, &received)
+}
+
+/// A directory whose clients have to say who they are is not served to everybody.
+fn refuse_unguarded(data_dir: &Path, ground: &Ground) -> Result<(), Failure> {
+    match ground.control.auth.enabled {
+        true => Err(Failure::Auth { path: data_dir.to_owned() }),
+        false => Ok(()),
+    }
 }
 
 fn listen(urls: &[Url]) -> Result<Vec<TcpListener>, Failure> {
@@ -269,6 +279,31 @@ impl Patience {
             Patience::Until(end) | Patience::Last(end) => {
                 received.recv_timeout(end.saturating_duration_since(Instant::now()))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Manifest;
+    use crate::keys::Revision;
+    use crate::lane::redo::{self, Auth, Control, Record};
+
+    #[test]
+    fn data_that_asks_for_passwords_is_not_served_unguarded() {
+        for enabled in [false, true] {
+            let auth = Auth { enabled, users: vec![("root".into(), "".into())], ..Auth::default() };
+            let record = Record::Control { stamp: Revision(4), control: Control::Auth(auth) };
+            let mut control = Vec::new();
+            redo::encode(&mut control, &record);
+            let (at, compacted) = (Revision(4), Revision::ZERO);
+            let (cuts, blocks) = (Vec::new(), Vec::new());
+            let manifest =
+                Manifest { number: 1, cluster: 2, member: 3, at, compacted, cuts, control, blocks };
+            let ground = Ground::of(&manifest).expect("sound");
+            let refused = refuse_unguarded(Path::new("d"), &ground).map_err(|error| error.code());
+            assert_eq!(refused.err(), enabled.then_some(21));
         }
     }
 }

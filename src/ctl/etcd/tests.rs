@@ -50,7 +50,7 @@ fn reads_a_backup_of_etcd() {
     let ttls: Vec<i64> = leases.iter().map(|lease| lease.ttl).collect();
     assert_eq!((ttls, alarms.len()), (vec![3600, 7000], 0));
     assert!(!auth.enabled && auth.revision > 1);
-    let names = |records: &[(Vec<u8>, Vec<u8>)]| -> Vec<String> {
+    let names = |records: &crate::lane::redo::Named| -> Vec<String> {
         records.iter().map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect()
     };
     assert_eq!(names(&auth.users), ["ann", "root"]);
