@@ -71,6 +71,17 @@ impl Alarms {
 }
 
 impl Engine {
+    /// On the keeper's core: raises an alarm of this member by itself; whether it was not raised yet.
+    pub(super) fn raise(&mut self, alarm: AlarmType) -> bool {
+        let (alarm, member) = (alarm as i32, self.member_id);
+        let proposed = &mut self.keeper.as_mut().expect("on the keeper's core").alarms;
+        let changes = proposed.set(alarm, member, true);
+        if changes {
+            self.control_record(Control::Alarm { member, alarm, on: true }, None, Then::Nothing);
+        }
+        changes
+    }
+
     /// On the keeper's core: tells the alarms, raises one or ends one. What is told of a change is
     /// the alarm, and nothing when there was none to end, as in etcd.
     pub(super) fn alarm(&mut self, origin: Origin, request: pb::AlarmRequest) {

@@ -18,7 +18,6 @@ use std::sync::Arc;
 
 use cored_proto::etcdserverpb as pb;
 
-use super::keeper::Then;
 use super::message::{Message, Origin};
 use super::{Answer, Effects, Engine, Ground, Note, Reply};
 use crate::checkpoint::Manifest;
@@ -46,6 +45,9 @@ pub const STOP_MS: u64 = 5_000;
 /// An image with fewer bytes of keys and values is not made anew for its garbage.
 const GARBAGE_MIN_BYTES: u64 = 16 << 20;
 
+/// While the disk is full a checkpoint is made when the logs have so much: deletions too fill them.
+const FULL_LOG_BYTES: u64 = 16 << 20;
+
 /// What an image is built from, by someone who may take long. Nothing in it changes any more.
 #[derive(Clone, Debug)]
 pub struct Build {
@@ -64,6 +66,17 @@ pub struct Build {
 }
 
 impl Build {
+    /// Leaves history below `compacted` out: a compaction that took effect after the freeze, and may be
+    /// what makes an image fit on a disk that is full.
+    fn compact(&mut self, compacted: Revision) {
+        let compacted = compacted.min(self.at);
+        if compacted > self.compacted {
+            self.compacted = compacted;
+            let control = Control::Compact(compacted);
+            redo::encode(&mut self.control, &Record::Control { stamp: self.at, control });
+        }
+    }
+
     /// Makes the blocks and returns their rows.
     ///
     /// # Errors
@@ -237,14 +250,24 @@ impl Engine {
             return;
         }
         let fault = self.seats.first().and_then(|seat| seat.shard.store().fault());
-        let (alarm, member_id) = (pb::AlarmType::Corrupt as i32, self.member_id);
-        let alarms = &mut self.keeper.as_mut().expect("on the keeper's core").alarms;
         if let Some(fault) = fault
-            && alarms.set(alarm, member_id, true)
+            && self.raise(pb::AlarmType::Corrupt)
         {
             fx.notes.push(Note::Corrupt { fault });
-            let record = Control::Alarm { member: member_id, alarm, on: true };
-            self.control_record(record, None, Then::Nothing);
+        }
+    }
+
+    /// The disk is full: from now on nothing grows, as when the quota is reached, and a checkpoint gives
+    /// back what the logs hold.
+    pub(super) fn disk_full(&mut self, fx: &mut Effects) {
+        if !self.serving || self.stopping {
+            return;
+        }
+        let raised = self.raise(pb::AlarmType::Nospace);
+        let checkpoint = self.checkpoint();
+        let helps = raised || checkpoint.log_bytes >= FULL_LOG_BYTES;
+        if helps && matches!(checkpoint.stage, Stage::Resting) {
+            self.begin_checkpoint(fx);
         }
     }
 
@@ -287,6 +310,7 @@ impl Engine {
                 if retry_at_ms.is_some_and(|at| at <= now_ms) =>
             {
                 *retry_at_ms = None;
+                build.compact(compacted.min(watermark));
                 fx.build = Some(Box::new(build.clone()));
             }
             _ => {}

@@ -125,6 +125,8 @@ pub enum Input {
     },
     /// The image that was asked for is durable, or could not be made; for the keeper's core.
     Built(Option<Arc<Base>>),
+    /// The disk was found full, by whoever needs room on it; for the keeper's core.
+    Full,
     /// Take no more requests, and come to rest.
     Stop,
 }
@@ -305,6 +307,7 @@ impl Engine {
                 }
             }
             Input::Built(base) => self.built(base, fx),
+            Input::Full => self.disk_full(fx),
             Input::Stop => self.stop(fx),
         }
         self.run_local(fx);

@@ -27,6 +27,8 @@ struct Node {
     watch: Vec<(StreamId, pb::WatchResponse)>,
     notes: Vec<Note>,
     build: Option<Box<Build>>,
+    /// Images that were asked for; none is made.
+    builds: usize,
     next: u64,
     now_ms: u64,
 }
@@ -70,6 +72,7 @@ impl Node {
             watch: Vec::new(),
             notes: Vec::new(),
             build: None,
+            builds: 0,
             next: 1,
             now_ms: 0,
         };
@@ -100,6 +103,7 @@ impl Node {
         }
         self.written[core].extend(fx.turn);
         self.notes.extend(fx.notes);
+        self.builds += usize::from(fx.build.is_some());
         self.build = fx.build.or(self.build.take());
         for (to, message) in fx.mesh {
             self.mesh[usize::from(to.0)].push_back((CoreId(core as u16), message));

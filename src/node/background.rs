@@ -11,6 +11,7 @@ use concurrent_queue::ConcurrentQueue;
 
 use super::backups::Newest;
 use super::checkpoints::{Checkpoints, Hurry};
+use super::room::Room;
 use crate::engine::Build;
 use crate::mvcc::Layer;
 use crate::mvcc::base::Base;
@@ -53,6 +54,7 @@ impl Background {
     /// There can be no more threads.
     pub(super) fn start(
         mut checkpoints: Checkpoints,
+        room: Room,
         ring: impl Fn() + Send + 'static,
     ) -> io::Result<Background> {
         let (jobs, received) = mpsc::channel();
@@ -82,7 +84,7 @@ impl Background {
                 };
                 match job {
                     Job::Build(build) => {
-                        let built = run(&mut checkpoints, &build);
+                        let built = run(&mut checkpoints, &build, &room);
                         drop(build);
                         publish.set(checkpoints.newest().cloned());
                         // Nobody listens any more when the process ends anyway.
@@ -143,9 +145,14 @@ impl Scrub {
     }
 }
 
-fn run(checkpoints: &mut Checkpoints, build: &Build) -> Built {
+fn run(checkpoints: &mut Checkpoints, build: &Build, room: &Room) -> Built {
     let began = Instant::now();
-    match checkpoints.build(build) {
+    let built = match checkpoints.build(build) {
+        // With what is given back it may fit now.
+        Err(error) if error.is_full() && room.give_back() => checkpoints.build(build),
+        built => built,
+    };
+    match built {
         Ok(found) => {
             tracing::info!(
                 revision = found.manifest.at.0,

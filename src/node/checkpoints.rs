@@ -21,6 +21,7 @@ use std::thread;
 use std::time::Instant;
 
 use cored_wal::Buffer;
+use cored_wal::disk::is_full;
 
 use super::failure::Failure;
 use super::files::{self, DIRECTORY_MODE, FILE_MODE, sync_directory};
@@ -78,6 +79,13 @@ pub(super) enum BuildError {
         /// Where.
         offset: u64,
     },
+}
+
+impl BuildError {
+    /// Whether the disk was full.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, BuildError::Io { source, .. } if is_full(source))
+    }
 }
 
 /// The checkpoints of one data directory.

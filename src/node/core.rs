@@ -21,6 +21,7 @@ use super::clock::Clock;
 use super::eventfd::EventFd;
 use super::mesh::Mesh;
 use super::notes;
+use super::room::Watcher;
 use super::shutdown::Shutdown;
 use super::watchdog::{BEAT_MS, Pulse};
 use crate::api::door::{Door, Inbox, WatchInput};
@@ -71,6 +72,7 @@ pub(super) struct Parts<D> {
     pub door: Rc<Door>,
     /// On the core that asks for checkpoints.
     pub background: Option<Background>,
+    pub room: Watcher,
     pub clock: Clock,
     pub shutdown: Arc<Shutdown>,
     /// One for each core; this loop beats the one at its own number.
@@ -187,8 +189,12 @@ impl<D: Disk> Drive<D> {
         if let Some(built) = self.parts.background.as_ref().and_then(Background::take) {
             self.parts.engine.step(Input::Built(built), now_ms, &mut self.effects);
         }
-        let Parts { engine, metrics, door, .. } = &mut self.parts;
+        let Parts { engine, metrics, door, room, background, .. } = &mut self.parts;
         let fx = &mut self.effects;
+        // Whoever asks for checkpoints raises alarms; before it serves it can do neither.
+        if background.is_some() && engine.serves() && room.is_full() {
+            engine.step(Input::Full, now_ms, fx);
+        }
         if now_ms >= self.beat_due_ms {
             self.beat_due_ms = now_ms + BEAT_MS;
             engine.step(Input::Tick, now_ms, fx);
@@ -231,13 +237,14 @@ impl<D: Disk> Drive<D> {
     /// Carries out what the engine asks for. Writes start before anything else is done, since
     /// their time counts; answers and messages never depend on the writes of their own turn.
     fn carry_out(&mut self, now_ms: u64) -> Result<(), cored_wal::Error> {
-        let Parts { engine, log, retained, mesh, door, metrics, .. } = &mut self.parts;
+        let Parts { engine, log, retained, mesh, door, metrics, room, .. } = &mut self.parts;
         let fx = &mut self.effects;
         let last = append(log, retained, &mut fx.records, &mut fx.carry);
         if let Some(turn) = fx.turn.take() {
             self.unpersisted.push_back((last.expect("a turn with a number has records"), turn));
         }
         log.submit()?;
+        room.turn(log, now_ms)?;
         self.writes.note(&log.stats(), metrics);
         if log.next_tick_ms().is_some_and(|due_ms| due_ms <= now_ms) {
             log.tick(now_ms)?;

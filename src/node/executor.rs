@@ -20,6 +20,7 @@ use super::failure::Failure;
 use super::home::Identity;
 use super::logs;
 use super::mesh::Mesh;
+use super::room::{Room, Watcher};
 use super::shutdown::Shutdown;
 use super::watchdog::Pulse;
 use crate::api::door::{self, Door};
@@ -93,6 +94,7 @@ pub(super) struct Place {
     pub incoming: Incoming,
     /// For the core that asks for checkpoints.
     pub background: Option<Background>,
+    pub room: Room,
 }
 
 /// Starts a core's thread. However it ends, it tells `events`.
@@ -144,7 +146,7 @@ async fn live(
     place: Place,
     events: Sender<Event>,
 ) -> Result<(), cored_wal::Error> {
-    let Place { core, past, base, groups, log, retained, mesh, incoming, background, .. } = place;
+    let Place { core, past, base, groups, log, retained, mesh, incoming, .. } = place;
     let Identity { cluster, member, lanes, .. } = shared.identity;
     let door = Door::new(door::Identity { cluster_id: cluster, member_id: member });
     let metrics = Arc::clone(&shared.metrics[usize::from(core.0)]);
@@ -200,7 +202,8 @@ async fn live(
         retained,
         mesh,
         door,
-        background,
+        background: place.background,
+        room: Watcher::new(place.room),
         clock: shared.clock,
         shutdown: Arc::clone(&shared.shutdown),
         pulses: Arc::clone(&shared.pulses),

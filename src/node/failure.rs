@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cored_wal::Error as LogError;
+use cored_wal::disk::is_full;
 
 use crate::engine::RecoverError;
 
@@ -61,7 +62,7 @@ pub enum Failure {
         pid: Option<u32>,
     },
     /// The data directory can not be made, read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}{}", remedy(is_full(.source)))]
     Directory {
         /// What could not be used.
         path: PathBuf,
@@ -108,7 +109,7 @@ pub enum Failure {
         log: u16,
     },
     /// A log can not be opened, or failed.
-    #[error("log {log}: {source}")]
+    #[error("log {log}: {source}{}", remedy(.source.is_full()))]
     Log {
         /// Its number.
         log: u16,
@@ -148,6 +149,15 @@ pub enum Failure {
     /// A thread of the member ended without saying why; its panic is in the log above.
     #[error("core {0} ended by a defect")]
     Defect(u16),
+}
+
+/// What helps on a full disk.
+fn remedy(is_full: bool) -> &'static str {
+    if !is_full {
+        return "";
+    }
+    ". Make room on its file system, some hundred MiB, and start the member again; its own files are no \
+     waste, and without one of them it does not start"
 }
 
 fn holder(pid: &Option<u32>) -> String {

@@ -18,10 +18,14 @@
 //! It is replaced as a whole: written beside, synced, renamed, directory synced.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
+
+use cored_wal::disk::is_full;
 
 use super::failure::Failure;
 use super::files;
@@ -212,12 +216,14 @@ fn lock(path: &Path) -> Result<File, Failure> {
         let _ = file.read_to_string(&mut pid);
         return Err(Failure::Locked { path: path.to_owned(), pid: pid.trim().parse().ok() });
     }
-    let note = || -> io::Result<()> {
-        file.set_len(0)?;
-        writeln!(&file, "{}", std::process::id())
-    };
-    note().map_err(directory)?;
-    Ok(file)
+    // Written over what is there and cut off behind it, which takes no room on a full disk.
+    let note = format!("{}\n", std::process::id());
+    let noted =
+        file.write_all_at(note.as_bytes(), 0).and_then(|()| file.set_len(note.len() as u64));
+    match noted {
+        Err(error) if !is_full(&error) => Err(directory(error)),
+        _ => Ok(file),
+    }
 }
 
 fn encode(identity: &Identity) -> String {

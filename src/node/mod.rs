@@ -9,6 +9,7 @@
 //! watchdog     wakes executors that sleep too long
 //! home, logs   the data directory, its identity, the logs of all cores
 //! checkpoints  its images                    background  the thread that builds them
+//! room         kept for a disk that is full
 //! limits       what the machine must give            failure    exit codes
 //! ```
 
@@ -28,6 +29,7 @@ mod logs;
 mod mesh;
 mod notes;
 pub mod restore;
+mod room;
 mod shutdown;
 mod signals;
 mod systemd;
@@ -52,6 +54,7 @@ use clock::Clock;
 use executor::{Event, Place, Shared};
 use home::Home;
 use mesh::Mesh;
+use room::Room;
 use shutdown::Shutdown;
 use watchdog::{Pulse, Watchdog};
 
@@ -82,6 +85,8 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let listeners = listen(&config.listen_client_urls)?;
     let mut home = Home::open(&config, LANES_DEFAULT_MAX)?;
     let identity = home.identity().clone();
+    let wal_bytes = config.checkpoint_wal_bytes;
+    let (room, minder) = Room::open(&config.data_dir, &config.wal_dir, config.cores, wal_bytes);
     let read_began = Instant::now();
     let checkpoints = Checkpoints::open(&config.data_dir, &identity)?;
     let ground = checkpoints.ground()?;
@@ -108,7 +113,11 @@ pub fn run(config: Config) -> Result<(), Failure> {
     };
     let checkpoint_dir = checkpoints.path().to_owned();
     let ring = meshes[0].bell();
-    let background = Background::start(checkpoints, move || ring.ring())
+    minder
+        .start(move || ring.ring())
+        .map_err(system("start the thread that minds the room on the disk"))?;
+    let ring = meshes[0].bell();
+    let background = Background::start(checkpoints, room.clone(), move || ring.ring())
         .map_err(system("start the thread that builds checkpoints"))?;
     let shared = Arc::new(Shared {
         clock: Clock::start(),
@@ -155,6 +164,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
             incoming,
             // The keeper of the checkpoints lives on the first core.
             background: background.take(),
+            room: room.clone(),
         };
         executor::start(Arc::clone(&shared), place, events.clone())?;
     }

@@ -176,3 +176,32 @@ fn what_is_in_use_is_stated_for_the_quota_after_every_turn() {
     let collected: u64 = node.engines.iter().map(|engine| engine.sizes().collected).sum();
     assert_eq!(collected, 100, "all but the two tombstones of the compacted revision");
 }
+
+#[test]
+fn a_full_disk_raises_the_alarm_again_and_again_and_makes_one_checkpoint() {
+    use AlarmAction::Deactivate;
+    let mut node = two();
+    node.put(0, "a", "1");
+    let full = |node: &mut Node| {
+        node.turn(0, vec![Input::Full]);
+        node.settle();
+    };
+    full(&mut node);
+    let no_space = AlarmType::Nospace as i32;
+    let member = node.engines[0].member_id;
+    let raised = format!("{member}:{no_space}");
+    assert_eq!(get(&mut node, 1), raised);
+    assert_eq!(node.builds, 1, "the logs are to give back what they hold");
+    full(&mut node);
+    assert_eq!((get(&mut node, 1), node.builds), (raised.clone(), 1), "it is raised already");
+    assert_eq!(node.ask(1, request_put("b")).err(), Some(Error::NoSpace));
+    assert!(node.ask(1, request_delete("a", "")).is_ok(), "what does not grow goes on");
+    assert_eq!(node.all(1), "");
+    alarm(&mut node, 1, Deactivate, no_space, member);
+    assert!(node.ask(1, request_put("b")).is_ok());
+    full(&mut node);
+    assert_eq!(get(&mut node, 0), raised, "the disk is full all the same");
+    let mut node = node.restart();
+    assert_eq!(get(&mut node, 1), raised);
+    assert_eq!(node.ask(1, request_put("c")).err(), Some(Error::NoSpace));
+}

@@ -14,6 +14,7 @@ use super::*;
 use crate::engine::{Answer, Ground, Reply, Setup, recover};
 use crate::keys::CoreId;
 use crate::lane::Retained;
+use crate::node::room::Room;
 use crate::order::Order;
 use crate::watch::HubConfig;
 
@@ -49,6 +50,7 @@ fn run<F: Future<Output = ()> + 'static>(
     let clock = Clock::start();
 
     let mut pasts: Vec<_> = (0..).map(LaneId).zip(recovery.lanes).collect();
+    let room = Room::without_reserve();
     let mut client: Option<Client> = Some(Box::new(move |door| Box::pin(client(door))));
     let executors: Vec<_> = (0..cores)
         .zip(logs)
@@ -74,12 +76,14 @@ fn run<F: Future<Output = ()> + 'static>(
             };
             let (shutdown, pulses) = (Arc::clone(&shutdown), Arc::clone(&pulses));
             let client = client.take();
+            let room = room.clone();
             let live = move || async move {
                 let door = Door::new(Default::default());
                 let stops = Arc::clone(&shutdown);
                 let serves = serves(usize::from(core), client, &door, Arc::clone(&shutdown));
                 let driven = drive(Parts {
                     background: None,
+                    room: Watcher::new(room),
                     retained: Retained::default(),
                     engine: Engine::new(setup),
                     log,
