@@ -216,6 +216,27 @@ fn a_flipped_bit_in_a_block_fails_its_keys_and_ends_all_writing() {
 }
 
 #[test]
+fn a_page_of_the_image_that_can_not_be_read_is_20() {
+    if common::stand_in() {
+        return;
+    }
+    let mut server = with_a_checkpoint();
+    server.start_again();
+    let checkpoint = fs::read_dir(server.place.data().join("checkpoint")).expect("readable");
+    let mut paths = checkpoint.map(|entry| entry.expect("readable").path());
+    let blocks = paths.find(|path| path.extension().is_some_and(|found| found == "blocks"));
+    let blocks = blocks.expect("a file of blocks");
+    let file = fs::OpenOptions::new().write(true).open(&blocks).expect("writable");
+    file.set_len(0).expect("cut");
+    let asked = server.http().call("/v3/kv/range", &json!({"key": b64("key00")}));
+    assert!(asked.is_err(), "{asked:?}");
+    let (status, text) = server.process.end();
+    assert_eq!(status.code(), Some(20), "{text}");
+    let part = format!("cored: {}: the disk can not read the page at byte ", blocks.display());
+    assert!(text.contains(&part), "{text}");
+}
+
+#[test]
 fn extensive_metrics_time_the_calls_and_basic_ones_do_not() {
     if common::stand_in() {
         return;

@@ -26,6 +26,7 @@ use cored_wal::disk::is_full;
 use super::failure::Failure;
 use super::files::{self, DIRECTORY_MODE, FILE_MODE, sync_directory};
 use super::home::{self, Identity};
+use super::mapped::MappedFile;
 use crate::checkpoint::{ALIGN_BYTES, Manifest, ManifestError};
 use crate::engine::{Build, Ground};
 use crate::mvcc::base::{Base, BlockRef, Corrupt, Mapped};
@@ -428,10 +429,9 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> BuildError + use<> {
 }
 
 fn map(path: &Path) -> io::Result<Mapped> {
-    let file = File::open(path)?;
     // SAFETY: the data directory is locked by this process, which changes nothing in a file of blocks
     // that a manifest names but the blocks that none names.
-    let map = unsafe { memmap2::Mmap::map(&file) };
+    let map = unsafe { MappedFile::open(path) };
     let map =
         map.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     Ok(Arc::new(map))

@@ -9,7 +9,7 @@
 //! watchdog     wakes executors that sleep too long
 //! home, logs   the data directory, its identity, the logs of all cores
 //! checkpoints  its images                    background  the thread that builds them
-//! room         kept for a disk that is full
+//! mapped       files that are read where they are mapped   room  kept for a disk that is full
 //! limits       what the machine must give            failure    exit codes
 //! ```
 
@@ -26,6 +26,7 @@ mod home;
 pub mod limits;
 pub mod logging;
 mod logs;
+mod mapped;
 mod mesh;
 mod notes;
 pub mod restore;
