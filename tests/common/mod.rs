@@ -238,7 +238,11 @@ impl Server {
 
     /// The same with a changed command.
     pub fn start_with(change: impl FnOnce(&mut Command)) -> Server {
-        let place = Place::new();
+        Server::start_in(Place::new(), change)
+    }
+
+    /// The same in a place that was chosen.
+    pub fn start_in(place: Place, change: impl FnOnce(&mut Command)) -> Server {
         let process = launch(&place, change);
         Server { place, process }
     }
