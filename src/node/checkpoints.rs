@@ -89,6 +89,9 @@ impl BuildError {
     }
 }
 
+/// A manifest that has its name, its files and what they hold.
+type Made = (Manifest, BTreeMap<u64, Mapped>, Base);
+
 /// The checkpoints of one data directory.
 pub(super) struct Checkpoints {
     data_dir: PathBuf,
@@ -213,18 +216,13 @@ impl Checkpoints {
         // A number is used once: what a failed attempt left may be named by its manifest already.
         let number = self.next;
         self.next += 1;
-        let path = self.name(number, BLOCKS);
-        let written = self.write(number, &path, build);
-        if written.is_err() {
-            // On a full disk its room is needed. Nothing names it yet.
-            let _ = shed::remove(&path, &mut self.pace());
+        let made = self.make(number, build);
+        if made.is_err()
+            && let Err(error) = self.discard(number)
+        {
+            tracing::warn!(%error, number, "can not remove what is left of a checkpoint");
         }
-        let Identity { cluster, member, .. } = self.identity;
-        let manifest = build.manifest(number, cluster, member, written?);
-        // What can fail goes before the name: an attempt that has it has not failed.
-        let files = self.map(&manifest.blocks).map_err(at(&self.path))?;
-        let base = Base::open(manifest.at, manifest.blocks.clone(), files.clone())?;
-        self.publish(&manifest)?;
+        let (manifest, files, base) = made?;
         if !self.identity.checkpoint {
             // From now on a start without one is refused; the logs still hold everything.
             let noted = Identity { checkpoint: true, ..self.identity.clone() };
@@ -241,6 +239,32 @@ impl Checkpoints {
             self.older.push(Arc::downgrade(&before.base));
         }
         Ok(found)
+    }
+
+    /// Writes a checkpoint under this number, gives it its name, and opens it.
+    fn make(&self, number: u64, build: &Build) -> Result<Made, BuildError> {
+        let written = self.write(number, &self.name(number, BLOCKS), build)?;
+        let Identity { cluster, member, .. } = self.identity;
+        let manifest = build.manifest(number, cluster, member, written);
+        // What can fail goes before the name: an attempt that has it has not failed.
+        files::step().map_err(at(&self.path))?;
+        let files = self.map(&manifest.blocks).map_err(at(&self.path))?;
+        let base = Base::open(manifest.at, manifest.blocks.clone(), files.clone())?;
+        self.publish(&manifest)?;
+        Ok((manifest, files, base))
+    }
+
+    /// Removes what a failed attempt left: on a full disk the next one needs its room. The manifest goes
+    /// first, and for good: a start that finds it wants the blocks.
+    fn discard(&self, number: u64) -> io::Result<()> {
+        let remove = |kind| match shed::remove(&self.name(number, kind), &mut self.pace()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        remove(MANIFEST)?;
+        sync_directory(&self.path)?;
+        remove(BLOCKS)?;
+        remove(NEW)
     }
 
     /// Gives back what is not needed any more; that it fails costs room and no more.
@@ -260,7 +284,9 @@ impl Checkpoints {
         if let Some(base) = &build.base {
             self.gather(&mut rows, base, &mut file)?;
         }
-        if file.finish()? {
+        let any = file.finish()?;
+        files::step().map_err(at(path))?;
+        if any {
             verify(path, rows.iter().filter(|row| row.file == number), self.pace())?;
         } else {
             fs::remove_file(path).map_err(at(path))?;
@@ -354,6 +380,7 @@ impl Checkpoints {
                 _ => false,
             };
             if !named {
+                files::step()?;
                 shed::remove(&self.name(number, &kind), &mut pace)?;
             }
         }
@@ -499,12 +526,14 @@ impl BlockFile {
     fn create(number: u64, path: PathBuf, pace: Pace) -> Result<BlockFile, BuildError> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(FILE_MODE);
+        files::step().map_err(at(&path))?;
         let file = options.custom_flags(libc::O_DIRECT).open(&path).map_err(at(&path))?;
         let buffer = Buffer::with_capacity(2 * WRITE_BYTES);
         Ok(BlockFile { number, path, file, buffer, at: 0, pace })
     }
 
     fn write(&mut self) -> Result<(), BuildError> {
+        files::step().map_err(at(&self.path))?;
         self.file.write_all_at(&self.buffer, self.at).map_err(at(&self.path))?;
         self.at += self.buffer.len() as u64;
         self.buffer.clear();
@@ -515,6 +544,7 @@ impl BlockFile {
     /// Makes everything durable; whether there was anything.
     fn finish(&mut self) -> Result<bool, BuildError> {
         self.write()?;
+        files::step().map_err(at(&self.path))?;
         self.file.sync_all().map_err(at(&self.path))?;
         Ok(self.at > 0)
     }

@@ -8,6 +8,8 @@ use crate::keys::{KeyRange, LeaseId, Revision};
 use crate::lane::Cut;
 use crate::mvcc::Store;
 
+mod steps;
+
 const LANES: u16 = 2;
 /// So that four keys make up a kilobyte, and a thousand of them a block.
 const VALUE_BYTES: usize = 256;
