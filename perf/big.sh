@@ -5,7 +5,7 @@
 # Usage: perf/big.sh [--row ROW]… [--cored PATH] [--loadgen PATH] [--etcd-dir DIR] [--quick] [--rounds N] [--seconds N]
 #                    [--minutes N] [--dir DIR] [--report FILE] [--cored-flags "…"] [--keep]
 #
-#   --row ROW         start, disk, checkpoint, compaction, memory or soak; again for more (all of them)
+#   --row ROW         start, disk, checkpoint, compaction, memory, memory-fill or soak; again for more (all of them)
 #   --cored PATH      the server (target/release/cored)
 #   --loadgen PATH    the load generator (target/release/cored-loadgen)
 #   --etcd-dir DIR    what perf/get-etcd.sh has built; with it the row compaction is measured on etcd as well
@@ -17,7 +17,7 @@
 #   --report FILE     the report (perf/reports/DATE-big.md)
 #   --keep            leave the data directories
 #
-# The rows start and memory want root: to drop the kernel's caches, and to make a memory cgroup.
+# The rows start, memory and memory-fill want root: to drop the kernel's caches, and to make a memory cgroup.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 ROOT=$PWD
@@ -27,7 +27,7 @@ ROOT=$PWD
 ETCD_DIR='' CORED=target/release/cored LOADGEN=target/release/cored-loadgen
 ROWS=() ROUNDS=5 SECONDS_EACH=15 MINUTES=20 DIR='' REPORT='' CORED_FLAGS='' KEEP=''
 # Keys of 8 bytes and values of 256: 264 bytes each.
-START_KEYS=(1000000 10000000) REDO_PUTS=600000 DISK_KEYS=4000000 CHECKPOINT_KEYS=9500000 RATE=3000
+START_KEYS=(1000000 10000000) REDO_PUTS=900000 DISK_KEYS=4000000 CHECKPOINT_KEYS=9500000 RATE=3000
 WARMUP=2 REVISIONS=1000000 MEMORY_KEYS=12000000 MEMORY_MIB=1024 MEMORY_FLAGS='' SOAK_KEYS=200000 SOAK_RATE=3000
 QUOTA=68719476736
 COMMAND_LINE="perf/big.sh $*"
@@ -53,7 +53,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-[ ${#ROWS[@]} -gt 0 ] || ROWS=(start disk checkpoint compaction memory soak)
+[ ${#ROWS[@]} -gt 0 ] || ROWS=(start disk checkpoint compaction memory memory-fill soak)
 CORED=$(absolute "$CORED")
 LOADGEN=$(absolute "$LOADGEN")
 [ -z "$ETCD_DIR" ] || ETCD_DIR=$(absolute "$ETCD_DIR")
@@ -229,7 +229,8 @@ make_group() {
   else
     GROUP=/sys/fs/cgroup/cored-perf-$$ LIMIT=memory.max PEAK=memory.peak KILLS=memory.events
   fi
-  mkdir "$GROUP" && echo $((MEMORY_MIB << 20)) > "$GROUP/$LIMIT"
+  mkdir "$GROUP" && echo $((MEMORY_MIB << 20)) > "$GROUP/$LIMIT" ||
+    { echo "$ME: no memory cgroup can be made here, the rows about memory are left out" >&2 && return 1; }
 }
 
 clean_up() { [ ! -d "${GROUP:-/nowhere}" ] || rmdir "$GROUP"; }
@@ -251,13 +252,10 @@ note_group() { # row
     "oom_kills=$(awk '$1 == "oom_kill" { print $2 }' "$GROUP/$KILLS")"
 }
 
-# A store three times as large as the memory that it may use.
+# A store three times as large as the memory that it may use: filled without a limit, served within.
 row_memory() {
-  if ! make_group; then
-    echo "no memory cgroup can be made here: the row memory is left out" >&2
-    return
-  fi
-  local CORED_FLAGS="$CORED_FLAGS $MEMORY_FLAGS" limits=(--keys "$MEMORY_KEYS" --clients 50 --conns 10 --patience 60s --duration "$((2 * SECONDS_EACH))s")
+  make_group || return 0
+  local CORED_FLAGS="$CORED_FLAGS $MEMORY_FLAGS"
   choose_ports cored
   start cored memory
   await cored
@@ -268,17 +266,29 @@ row_memory() {
   echo 3 > /proc/sys/vm/drop_caches
   start_in_group memory
   await cored || true
-  by_loadgen cored memory-get range range "${limits[@]}"
-  by_loadgen cored memory-put put put "${limits[@]}"
-  by_loadgen cored memory-mix all mix --mix put=50,range=50 "${limits[@]}"
+  few memory-get range range
+  few memory-put put put
+  few memory-mix all mix --mix put=50,range=50
   note_group memory-served
   stop cored KILL
   rm -rf "$DIR/cored-memory"
+  clean_up
+}
+
+few() { # row kind arguments…
+  by_loadgen cored "$@" --keys "$MEMORY_KEYS" --clients 50 --conns 10 --patience 60s --duration "$((2 * SECONDS_EACH))s"
+}
+
+# The same, but filled within the limit.
+row_memory-fill() {
+  make_group || return 0
+  local CORED_FLAGS="$CORED_FLAGS $MEMORY_FLAGS"
+  choose_ports cored
   start_in_group memory
   await cored
   # A server that was killed answers nothing; the report says so, and the next row begins.
   fill cored "$MEMORY_KEYS" memory-within- || true
-  by_loadgen cored memory-within-get range range "${limits[@]}"
+  few memory-within-get range range
   note_group memory-filled
   stop cored KILL
   rm -rf "$DIR/cored-memory"
