@@ -305,7 +305,7 @@ pub const FLAGS: &[Flag] = &[
         "268435456",
         Form::Count,
         "Bytes of log after which a checkpoint is made, or half the size of the last one if that is\n\
-         more; what lies below it is recycled.",
+         more, but never more than an eighth of the memory; what lies below it is recycled.",
     ),
     own(
         "spin",

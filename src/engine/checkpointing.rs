@@ -287,17 +287,18 @@ impl Engine {
 
     /// Looks whether a checkpoint is due.
     pub(super) fn checkpoint_tick(&mut self, fx: &mut Effects) {
-        let (now_ms, limit) = (self.now_ms, self.checkpoint_bytes);
+        let now_ms = self.now_ms;
+        let (least, most) = (self.checkpoint_bytes, self.checkpoint_bytes_max);
         let watermark = self.order.watermark();
         let compacted = self.control.compacted;
         let in_use = u64::try_from(self.order.usage().bytes_in_use()).unwrap_or(0);
         let checkpoint = self.checkpoint();
         checkpoint.ended = checkpoint.ended.split_off(&watermark.next());
+        // A large image is not written anew for every little log, but what the log has is in memory too.
+        let image = checkpoint.base.as_ref().map_or(0, |base| base.file_bytes());
+        let due = checkpoint.log_bytes >= least.max(image / 2).min(most);
         match &mut checkpoint.stage {
             Stage::Resting => {
-                // A large image is not written anew for every little log.
-                let image = checkpoint.base.as_ref().map_or(0, |base| base.file_bytes());
-                let due = checkpoint.log_bytes >= limit.max(image / 2);
                 // Half of what is kept is garbage, and there is more to leave out than the last time.
                 let kept = checkpoint.base.as_ref().map_or(0, |base| base.logical_bytes());
                 let more = compacted > checkpoint.compacted;
@@ -313,6 +314,8 @@ impl Engine {
                 build.compact(compacted.min(watermark));
                 fx.build = Some(Box::new(build.clone()));
             }
+            // The next one is due before this one is made: memory and log would grow without end.
+            Stage::Building { .. } => fx.hurry |= due,
             _ => {}
         }
     }

@@ -92,8 +92,10 @@ pub struct Setup {
     pub base: Option<Arc<Base>>,
     /// Bytes that the logs held above the image at the start.
     pub log_bytes: u64,
-    /// Bytes of log after which the next checkpoint is made.
+    /// Bytes of log after which the next checkpoint is made, if half of the image is not more.
     pub checkpoint_bytes: u64,
+    /// Bytes of log after which it is made, however large the image is: what the log has is in memory too.
+    pub checkpoint_bytes_max: u64,
     /// For the watch streams of this core.
     pub hub: HubConfig,
     /// How much history is kept without being asked; all of it without one.
@@ -156,6 +158,8 @@ pub struct Effects {
     pub notes: Vec<Note>,
     /// An image to build beside the running node; [`Input::Built`] is owed.
     pub build: Option<Box<Build>>,
+    /// The image under way is waited for: whoever builds it shall take no more regard of others.
+    pub hurry: bool,
     /// This core's log needs no entry up to these cuts any more.
     pub recycle: Option<Arc<[Cut]>>,
     /// Large things that nobody needs any more, to be let go where it holds nobody up.
@@ -174,6 +178,7 @@ pub struct Engine {
     /// This member's number, as clients know it.
     member_id: u64,
     checkpoint_bytes: u64,
+    checkpoint_bytes_max: u64,
     /// Bytes for the log since the keeper was told last.
     logged_bytes: u64,
     /// Requests of this core's clients since then.
@@ -235,7 +240,8 @@ impl Engine {
     #[must_use]
     pub fn new(setup: Setup) -> Engine {
         let Setup { core, cores, lanes, member, order, past, groups, .. } = setup;
-        let Setup { base, log_bytes, checkpoint_bytes, hub, auto_compaction, .. } = setup;
+        let Setup { base, log_bytes, hub, auto_compaction, .. } = setup;
+        let Setup { checkpoint_bytes, checkpoint_bytes_max, .. } = setup;
         let seats = groups
             .into_iter()
             .map(|(lane, recovered)| Seat::new(Group::new(lane, member, recovered)))
@@ -251,6 +257,7 @@ impl Engine {
             base,
             member_id: hub.member_id,
             checkpoint_bytes,
+            checkpoint_bytes_max,
             logged_bytes: if core == CoreId(0) { log_bytes } else { 0 },
             requests: 0,
             serving: false,

@@ -9,6 +9,7 @@ use prost::Message as _;
 
 mod alarms;
 mod auto_compact;
+mod checkpointing;
 mod image;
 
 use super::*;
@@ -29,6 +30,8 @@ struct Node {
     build: Option<Box<Build>>,
     /// Images that were asked for; none is made.
     builds: usize,
+    /// How often somebody was told to hurry with it.
+    hurried: usize,
     next: u64,
     now_ms: u64,
 }
@@ -57,6 +60,7 @@ impl Node {
                 base: None,
                 log_bytes: 0,
                 checkpoint_bytes: u64::MAX,
+                checkpoint_bytes_max: u64::MAX,
                 hub: HubConfig::default(),
                 auto_compaction: None,
             })
@@ -73,6 +77,7 @@ impl Node {
             notes: Vec::new(),
             build: None,
             builds: 0,
+            hurried: 0,
             next: 1,
             now_ms: 0,
         };
@@ -104,6 +109,7 @@ impl Node {
         self.written[core].extend(fx.turn);
         self.notes.extend(fx.notes);
         self.builds += usize::from(fx.build.is_some());
+        self.hurried += usize::from(fx.hurry);
         self.build = fx.build.or(self.build.take());
         for (to, message) in fx.mesh {
             self.mesh[usize::from(to.0)].push_back((CoreId(core as u16), message));

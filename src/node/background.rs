@@ -64,6 +64,7 @@ impl Background {
         newest.set(checkpoints.newest().cloned());
         let publish = newest.clone();
         let hurry = checkpoints.hurry();
+        let pace = hurry.clone();
         thread::Builder::new().name("background".to_owned()).spawn(move || {
             // SAFETY: the call takes no memory. On Linux it is about the calling thread alone; that it fails
             // would only cost speed.
@@ -84,6 +85,7 @@ impl Background {
                 };
                 match job {
                     Job::Build(build) => {
+                        pace.end_build();
                         let built = run(&mut checkpoints, &build, &room);
                         drop(build);
                         publish.set(checkpoints.newest().cloned());
@@ -100,6 +102,11 @@ impl Background {
             }
         })?;
         Ok(Background { jobs, built, newest, hurry })
+    }
+
+    /// The image under way is waited for: it is finished without pauses.
+    pub(super) fn hurry_build(&self) {
+        self.hurry.begin_build();
     }
 
     /// The node stops: what is under way and what comes takes no pauses any more.

@@ -504,21 +504,32 @@ struct Pace {
 impl Pace {
     /// A piece of work is done.
     fn pause(&mut self) {
-        if !self.hurry.0.load(Relaxed) {
+        if !self.hurry.0.iter().any(|reason| reason.load(Relaxed)) {
             thread::sleep(self.began.elapsed() * PAUSE);
         }
         self.began = Instant::now();
     }
 }
 
-/// Whether somebody waits, and nobody is left whom full speed could hold up.
+/// Whether somebody waits: because the node stops and nobody is left whom full speed could hold up, or because
+/// the logs grow faster than the image is built.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Hurry(Arc<AtomicBool>);
+pub(super) struct Hurry(Arc<[AtomicBool; 2]>);
 
 impl Hurry {
     /// From now on there are no pauses.
     pub(super) fn begin(&self) {
-        self.0.store(true, Relaxed);
+        self.0[0].store(true, Relaxed);
+    }
+
+    /// For the image under way there are none.
+    pub(super) fn begin_build(&self) {
+        self.0[1].store(true, Relaxed);
+    }
+
+    /// The next image has its pauses again.
+    pub(super) fn end_build(&self) {
+        self.0[1].store(false, Relaxed);
     }
 }
 

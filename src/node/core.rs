@@ -271,6 +271,9 @@ impl<D: Disk> Drive<D> {
             if let Some(build) = fx.build.take() {
                 background.push(Job::Build(build));
             }
+            if std::mem::take(&mut fx.hurry) {
+                background.hurry_build();
+            }
             if !fx.dropped.is_empty() {
                 background.push(Job::Drop(std::mem::take(&mut fx.dropped)));
             }

@@ -35,6 +35,10 @@ use crate::mvcc::base::Base;
 use crate::order::Order;
 use crate::watch::HubConfig;
 
+/// The logs above the newest image may have one part in so many of the memory: their versions are in memory, as
+/// are those of the image that is being built, and an allocation takes more than what is in it.
+const LOG_SHARE: u64 = 8;
+
 /// A preempt timer that goes off at the wrong moment lets an executor sleep with runnable work
 /// (glommio/glommio#53). One of an hour practically never does; the watchdog covers the rest.
 const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
@@ -66,6 +70,8 @@ pub(super) struct Shared {
     pub order: Arc<Order>,
     /// Bytes of log above the image at the start.
     pub log_bytes: u64,
+    /// Memory that this process may use.
+    pub memory_bytes: u64,
     pub checkpoint_dir: PathBuf,
     pub newest: Newest,
     pub shutdown: Arc<Shutdown>,
@@ -165,6 +171,7 @@ async fn live(
         base,
         log_bytes: shared.log_bytes,
         checkpoint_bytes: shared.config.checkpoint_wal_bytes,
+        checkpoint_bytes_max: shared.memory_bytes / LOG_SHARE,
         hub: HubConfig {
             cluster_id: cluster,
             member_id: member,

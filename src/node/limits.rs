@@ -2,6 +2,7 @@
 //! glommio would notice some of it later and in other words, so it is looked at here, first.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
 
@@ -42,6 +43,42 @@ pub fn cpus() -> Vec<usize> {
     let bits = 8 * size_of::<libc::cpu_set_t>();
     let cpus: Vec<usize> = (0..bits).filter(|cpu| answer == 0 && has(*cpu)).collect();
     if cpus.is_empty() { vec![0] } else { cpus }
+}
+
+/// Memory that this process may use: that of the machine, or less by the limit of a cgroup that it is in.
+#[must_use]
+pub(super) fn memory_bytes() -> u64 {
+    // SAFETY: it takes numbers and returns numbers.
+    let (pages, size) =
+        unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    let machine = u64::try_from(pages).and_then(|pages| Ok(pages * u64::try_from(size)?));
+    let read = |path: &Path| std::fs::read_to_string(path).ok();
+    machine.unwrap_or(u64::MAX).min(group_bytes(read))
+}
+
+/// The least limit of the memory cgroups that the process is in, of either version; `u64::MAX` without one. In a
+/// container the path can be that of the host, of which only the first part is to be seen.
+fn group_bytes(read: impl Fn(&Path) -> Option<String>) -> u64 {
+    let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
+    let mut least = u64::MAX;
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|one| one == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        for group in Path::new(path.trim_start_matches('/')).ancestors() {
+            let limit = read(&PathBuf::from(root).join(group).join(file));
+            // "max" is no number, and no limit.
+            let limit = limit.and_then(|text| text.trim().parse().ok());
+            least = least.min(limit.unwrap_or(u64::MAX));
+        }
+    }
+    least
 }
 
 /// Looks whether `cores` executors can live here, and raises the limits as far as they go.
@@ -135,6 +172,29 @@ mod tests {
         assert!(machine.kernel.starts_with("Linux ") && machine.nofile >= FILES);
         let cpus = cpus();
         assert!(!cpus.is_empty() && cpus.is_sorted());
+    }
+
+    #[test]
+    fn the_least_limit_of_all_groups_counts() {
+        let limit = |files: &[(&str, &str)]| {
+            group_bytes(|path| {
+                let found = files.iter().find(|(name, _)| Path::new(name) == path);
+                found.map(|(_, text)| (*text).to_owned())
+            })
+        };
+        let own = "/proc/self/cgroup";
+        assert_eq!(limit(&[]), u64::MAX);
+        assert_eq!(
+            limit(&[(own, "0::/a/b\n"), ("/sys/fs/cgroup/a/b/memory.max", "max\n")]),
+            u64::MAX
+        );
+        let parent = ("/sys/fs/cgroup/a/memory.max", "4096\n");
+        let child = ("/sys/fs/cgroup/a/b/memory.max", "8192\n");
+        assert_eq!(limit(&[(own, "0::/a/b\n"), parent, child]), 4096);
+        let first = "12:cpu:/\n4:hugetlb,memory:/docker/x\n0::/\n";
+        let seen = ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "1073741824\n");
+        assert_eq!(limit(&[(own, first), seen]), 1 << 30);
+        assert!(memory_bytes() > 1 << 20);
     }
 
     #[test]

@@ -124,6 +124,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         clock: Clock::start(),
         order: Arc::new(Order::new(identity.lanes, config.cores)),
         log_bytes: logs.recovery.bytes(),
+        memory_bytes: limits::memory_bytes(),
         checkpoint_dir,
         newest: background.newest(),
         shutdown: Shutdown::new(config.cores, move || bell.ring()),

@@ -212,6 +212,7 @@ impl World {
                 base: base.clone(),
                 log_bytes,
                 checkpoint_bytes: self.checkpoint_bytes,
+                checkpoint_bytes_max: u64::MAX,
                 hub: HUB,
                 auto_compaction: None,
             })

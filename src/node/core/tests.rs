@@ -71,6 +71,7 @@ fn run<F: Future<Output = ()> + 'static>(
                 base: None,
                 log_bytes: 0,
                 checkpoint_bytes: u64::MAX,
+                checkpoint_bytes_max: u64::MAX,
                 hub,
                 auto_compaction: None,
             };
