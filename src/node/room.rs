@@ -54,7 +54,10 @@ pub(super) struct Room {
 }
 
 struct State {
+    /// Locked while any of them changes, and `short` with them.
     reserves: Mutex<Vec<Reserve>>,
+    /// Somebody found the disk full, and the thread has not seen to it yet.
+    wanted: AtomicBool,
     /// One more each time that the disk is found full.
     found_full: AtomicU64,
     /// One more each time that there may be room again.
@@ -110,6 +113,7 @@ impl Room {
         let (full, received) = mpsc::sync_channel(1);
         let state = Arc::new(State {
             reserves: Mutex::new(reserves),
+            wanted: AtomicBool::new(false),
             found_full: AtomicU64::new(0),
             again: AtomicU64::new(0),
             short: AtomicBool::new(false),
@@ -119,13 +123,21 @@ impl Room {
 
     /// Somebody found the disk full who can not wait: the reserve is given back soon.
     fn found_full(&self) {
+        self.state.wanted.store(true, SeqCst);
+        self.wake();
+    }
+
+    fn wake(&self) {
         // A full channel holds the message already; without a thread the process is ending.
         let _ = self.full.try_send(());
     }
 
     /// Somebody found the disk full who can wait: gives the reserve back, and says whether there was any.
     pub(super) fn give_back(&self) -> bool {
-        self.state.give_back()
+        let given = self.state.give_back();
+        // From now on somebody has to look whether there is room again.
+        self.wake();
+        given
     }
 }
 
@@ -148,7 +160,8 @@ impl Minder {
                     full.recv().map_err(|_| RecvTimeoutError::Disconnected)
                 };
                 match next {
-                    Ok(()) => drop(state.give_back()),
+                    Ok(()) if state.wanted.swap(false, SeqCst) => drop(state.give_back()),
+                    Ok(()) => {}
                     Err(RecvTimeoutError::Timeout) => state.look(),
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
@@ -167,7 +180,8 @@ impl State {
     /// The disk is full.
     fn give_back(&self) -> bool {
         let mut given = false;
-        for reserve in self.reserves().iter() {
+        let reserves = self.reserves();
+        for reserve in reserves.iter() {
             match reserve.give_back() {
                 Ok(0) => {}
                 Ok(bytes) => {
@@ -182,6 +196,7 @@ impl State {
             }
         }
         self.short.store(true, SeqCst);
+        drop(reserves);
         self.found_full.fetch_add(1, SeqCst);
         self.again.fetch_add(u64::from(given), SeqCst);
         given
@@ -203,7 +218,8 @@ impl State {
     /// Makes the reserves that are missing where there is room.
     fn make(&self) {
         let mut missing = false;
-        for reserve in self.reserves().iter().filter(|reserve| !reserve.is_whole()) {
+        let reserves = self.reserves();
+        for reserve in reserves.iter().filter(|reserve| !reserve.is_whole()) {
             let path = reserve.path();
             match reserve.make() {
                 Ok(Some(bytes)) => tracing::info!(path = %path.display(), bytes, "keeps a reserve"),
@@ -216,10 +232,11 @@ impl State {
                 }
             }
         }
-        if missing && !self.short.swap(missing, SeqCst) {
+        if missing && !self.short.load(SeqCst) {
             tracing::warn!("no room for a reserve; it is made as soon as there is some");
         }
         self.short.store(missing, SeqCst);
+        drop(reserves);
     }
 }
 
@@ -336,6 +353,10 @@ fn space(path: &Path) -> io::Result<Space> {
     }
     // SAFETY: it has just been filled.
     let found = unsafe { found.assume_init() };
+    if found.f_blocks == 0 {
+        // It does not say.
+        return Ok(Space { size: 0, free: u64::MAX });
+    }
     Ok(Space { size: found.f_blocks * found.f_frsize, free: found.f_bavail * found.f_frsize })
 }
 

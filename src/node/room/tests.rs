@@ -78,8 +78,9 @@ fn a_log_that_is_refused_has_the_reserve_given_back_and_asks_again() {
     let mut watcher = Watcher::new(room.clone());
     let (disk, mut log) = refused(&mut watcher);
     assert_eq!(minder.full.try_recv(), Ok(()), "the thread hears of it");
-    assert!(!watcher.is_full());
-    room.state.give_back();
+    assert!(room.state.wanted.load(SeqCst) && !watcher.is_full());
+    assert!(!room.give_back(), "there is none");
+    assert_eq!(minder.full.try_recv(), Ok(()), "the thread has to look for room from now on");
     assert!(watcher.is_full() && !watcher.is_full(), "told once");
     fill(&mut log);
     disk.set_capacity(None);
@@ -104,4 +105,27 @@ fn a_log_that_is_stuck_for_long_ends_with_what_the_disk_said() {
     let error = watcher.turn(&mut log, 100_000 + STUCK_MS).expect_err("it has waited for long");
     assert!(error.is_full(), "{error}");
     assert!(log.flush().is_err(), "and it has failed");
+}
+
+#[test]
+fn the_thread_makes_the_reserve_again_whoever_had_it_given_back() {
+    let directory = directory();
+    let (room, minder) = Room::open(directory.path(), directory.path(), 1, 0);
+    let (rung, rings) = mpsc::channel();
+    let ring = move || {
+        let _ = rung.send(());
+    };
+    minder.start(ring).expect("a thread");
+    let path = directory.path().join(RESERVE);
+    let wait_for_one = || {
+        while !path.exists() {
+            rings.recv_timeout(10 * LOOK).expect("the thread looks");
+        }
+    };
+    wait_for_one();
+    assert!(room.give_back() && !path.exists());
+    wait_for_one();
+    room.found_full();
+    rings.recv_timeout(10 * LOOK).expect("the thread hears of it");
+    wait_for_one();
 }
