@@ -24,7 +24,7 @@ ROOT=$PWD
 . perf/servers.sh
 
 ETCD_DIR='' CORED=target/release/cored LOADGEN=target/release/cored-loadgen
-ROUNDS=3 SECONDS_EACH=10 WARMUP=2 KEYS=1000000 LIMITED=100 DIR='' REPORT='' CORED_FLAGS='' KEEP='' QUICK=''
+ROUNDS=3 SECONDS_EACH=10 WARMUP=2 LONE_WARMUP=8 KEYS=1000000 LIMITED=100 DIR='' REPORT='' CORED_FLAGS='' KEEP='' QUICK=''
 COMMAND_LINE="perf/compare.sh $*"
 while [ $# -gt 0 ]; do
   case $1 in
@@ -37,7 +37,7 @@ while [ $# -gt 0 ]; do
     --dir) DIR=$2 && shift ;;
     --report) REPORT=$2 && shift ;;
     --cored-flags) CORED_FLAGS=$2 && shift ;;
-    --quick) QUICK=yes ROUNDS=1 SECONDS_EACH=2 WARMUP=0.5 KEYS=100000 LIMITED=20 ;;
+    --quick) QUICK=yes ROUNDS=1 SECONDS_EACH=2 WARMUP=0.5 LONE_WARMUP=0.5 KEYS=100000 LIMITED=20 ;;
     --keep) KEEP=yes ;;
     *) usage ;;
   esac
@@ -108,12 +108,13 @@ prepare() {
 }
 
 round() {
-  both timed put-1 put put --clients 1
+  # After a load that kept all cores busy, what one client uses comes to its core within some seconds.
+  WARMUP=$LONE_WARMUP both timed put-1 put put --clients 1
   both timed put-rate put put --rate 1000 --arrivals poisson --clients 200 --conns 10
   both timed put-1000 put put --clients 1000 --conns 100
   both by_h2load put-h2load /etcdserverpb.KV/Put put "${GRPC[@]}"
   both by_h2load range-h2load /etcdserverpb.KV/Range range "${GRPC[@]}"
-  both timed range-1 range range --clients 1
+  WARMUP=$LONE_WARMUP both timed range-1 range range --clients 1
   both timed range-serializable range range --clients 1000 --conns 100 --serializable
   both timed range-keys-1000 range range --clients 10 --range-keys 1000
   both timed txn-cas txn-cas txn-cas --clients 1000 --conns 100
