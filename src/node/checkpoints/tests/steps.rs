@@ -84,6 +84,8 @@ fn child_that_is_killed_at_a_step() {
     };
     steps::plan(Some((step.parse().expect("a number"), Happens::Killed)));
     checkpoints.build(&build).expect("a checkpoint");
+    drop(build);
+    checkpoints.tidy_up();
 }
 
 #[test]
@@ -103,6 +105,7 @@ fn a_process_that_is_killed_at_any_step_leaves_the_old_checkpoint_or_the_new_one
         found[assert_whole(&disk) as usize] += 1;
         // A start clears up and goes on.
         let mut again = disk.open();
+        again.tidy_up();
         assert_eq!(disk.names().iter().filter(|name| name.ends_with(MANIFEST)).count(), 1);
         let build = second(&again);
         again.build(&build).unwrap_or_else(|error| panic!("step {step}: {error}"));
