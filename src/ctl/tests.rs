@@ -17,6 +17,7 @@ use super::verify::verify;
 use super::{etcd, export, own};
 use crate::checkpoint::{Manifest, Snapshot};
 use crate::config::{self, Config};
+use crate::engine::Ground;
 use crate::keys::{KeyRange, Revision};
 use crate::mvcc::base::Base;
 use crate::mvcc::build::{Builder, Memory};
@@ -140,6 +141,29 @@ fn a_backup_of_our_own_is_told_exported_and_restored() {
         members.push(made);
     }
     assert!(members[0] != members[1] && members[1] != members[2]);
+}
+
+#[test]
+fn a_lease_keeps_its_time_and_what_was_left_of_it() {
+    let directory = temporary();
+    let path = directory.path().join("b.snap");
+    let mut expected = Vec::new();
+    let stream = changed_by(|backup| {
+        assert!(backup.leases.len() > 1 && backup.leases[1].ttl > 5);
+        (backup.leases[0].remaining, backup.leases[1].remaining) = (0, 5);
+        expected = backup.leases.iter().map(|l| (l.id, (l.ttl, l.remaining))).collect();
+    });
+    fs::write(&path, with_checksum(stream)).expect("written");
+    let exported = directory.path().join("etcd.snap");
+    export::to_etcd(&BackupFile::open(&path).expect("a backup"), &exported).expect("written");
+    for path in [path, exported] {
+        let data_dir = path.with_extension("d");
+        let file = BackupFile::open(&path).expect("a backup");
+        restore(&file, &flags(&data_dir), &Options::default()).expect("restored");
+        let ground = Ground::of(&found(&data_dir).0).expect("sound");
+        let leases: Vec<_> = ground.control.leases.into_iter().collect();
+        assert_eq!(leases, expected, "{path:?}");
+    }
 }
 
 #[test]
