@@ -149,6 +149,8 @@ pub(super) struct Checkpointing {
     epoch: EpochRecord,
     /// Bytes in the logs above the newest image, as the cores report them.
     log_bytes: u64,
+    /// Cores that stop and have said how much their logs have.
+    stopping: u16,
     /// The node stops, and waits until then for the checkpoint under way.
     stop_ms: Option<u64>,
     /// Leases whose end has a revision that the watermark may not cover, with their seconds to live.
@@ -180,9 +182,10 @@ impl Checkpointing {
         )
     }
 
-    /// Whether the node may stop.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.stop_ms.is_none() || matches!(self.stage, Stage::Resting)
+    /// Whether a node of so many cores, which was told to stop, may do so.
+    pub(super) fn is_quiet(&self, cores: u16) -> bool {
+        let resting = self.stop_ms.is_none() || matches!(self.stage, Stage::Resting);
+        resting && self.stopping == cores
     }
 
     /// The revision that it waits for, if it waits for one.
@@ -212,12 +215,13 @@ impl Engine {
     }
 
     /// The shards of this core begin with an image. A damaged block shows when it is asked for; the leases
-    /// of its keys are then unknown, and nothing may change any more.
+    /// of its keys are then unknown, and no lease may end until a start can read all of it: keys would stay
+    /// behind. That outlasts the alarm, which an operator can end.
     pub(super) fn take_base(&mut self, base: &Arc<Base>) {
         for seat in &mut self.seats {
             let owned = self.control.map.of_lane(seat.lane()).collect();
             // The image remembers the fault, and whoever serves looks there.
-            let _ = seat.shard.set_base(Arc::clone(base), owned);
+            self.leased_known &= seat.shard.set_base(Arc::clone(base), owned).is_ok();
         }
     }
 
@@ -321,7 +325,7 @@ impl Engine {
     }
 
     /// The node stops: makes a last checkpoint if that is worth it and does not take long.
-    pub(super) fn stop_checkpoints(&mut self, fx: &mut Effects) {
+    fn stop_checkpoints(&mut self, fx: &mut Effects) {
         let stop_ms = self.now_ms + STOP_MS;
         let checkpoint = self.checkpoint();
         let log = checkpoint.log_bytes;
@@ -543,8 +547,14 @@ impl Engine {
         }
     }
 
-    /// Bytes that a core has logged since it was marked, or since the last report.
-    pub(super) fn logged(&mut self, bytes: u64) {
-        self.checkpoint().log_bytes += bytes;
+    /// Bytes that a core has logged since it was marked, or since the last report; `last` when it stops.
+    pub(super) fn logged(&mut self, bytes: u64, last: bool, fx: &mut Effects) {
+        let (cores, serving) = (self.cores, self.serving);
+        let checkpoint = self.checkpoint();
+        checkpoint.log_bytes += bytes;
+        checkpoint.stopping += u16::from(last);
+        if last && serving && checkpoint.stopping == cores {
+            self.stop_checkpoints(fx);
+        }
     }
 }

@@ -132,9 +132,9 @@ impl Keeper {
         self.moving.as_ref().is_some_and(Move::has_begun)
     }
 
-    /// Whether nothing is under way.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.controls.is_empty() && self.checkpoint.is_quiet()
+    /// Whether nothing is under way, on a node of so many cores that was told to stop.
+    pub(super) fn is_quiet(&self, cores: u16) -> bool {
+        self.controls.is_empty() && self.checkpoint.is_quiet(cores)
     }
 }
 
@@ -423,9 +423,8 @@ impl Engine {
         self.watch_image(fx);
     }
 
-    /// Notes how long each lease still has, so that a restart continues from there, and begins a last
-    /// checkpoint.
-    pub(super) fn keeper_stop(&mut self, fx: &mut Effects) {
+    /// Notes how long each lease still has, so that a restart continues from there.
+    pub(super) fn keeper_stop(&mut self) {
         if self.keeper.is_none() || !self.serving {
             return;
         }
@@ -435,6 +434,5 @@ impl Engine {
         if !remaining.is_empty() && !damaged {
             self.control_record(Control::Remaining(remaining), None, Then::Nothing);
         }
-        self.stop_checkpoints(fx);
     }
 }

@@ -28,6 +28,9 @@ impl Engine {
         if !self.control.leases.contains(lease) {
             return self.answer_state(origin, Err(Refusal::LeaseNotFound.into()));
         }
+        if !self.leased_known {
+            return self.answer_state(origin, Err(Error::Corrupt));
+        }
         let keeper = self.keeper.as_mut().expect("on the keeper's core");
         if let Some(others) = keeper.revoking.get_mut(&lease) {
             return others.push(origin);
@@ -66,7 +69,9 @@ impl Engine {
             let gone = Reply::TimeToLive { ttl_s: -1, granted_s: 0, keys: Vec::new() };
             return self.answer_state(origin, Ok(gone));
         };
-        if keys {
+        if keys && !self.leased_known {
+            self.answer_state(origin, Err(Error::Corrupt));
+        } else if keys {
             self.begin_whole(Task::KeysOf { lease, granted_s, ttl_s, origin }, fx);
         } else {
             let reply = Reply::TimeToLive { ttl_s, granted_s, keys: Vec::new() };
@@ -74,8 +79,11 @@ impl Engine {
         }
     }
 
-    /// Begins to end leases whose time is over.
+    /// Begins to end leases whose time is over; none while it is unknown which keys must go with them.
     pub(super) fn expire_leases(&mut self, fx: &mut Effects) {
+        if !self.leased_known {
+            return;
+        }
         let now_ms = self.now_ms;
         let keeper = self.keeper.as_mut().expect("on the keeper's core");
         let room = EXPIRING_MAX.saturating_sub(keeper.revoking.len());

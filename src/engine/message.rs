@@ -356,6 +356,8 @@ pub enum Message {
     Logged {
         /// Bytes of entries.
         bytes: u64,
+        /// It has been told to stop, and says no more.
+        last: bool,
     },
     /// Tell how far your lanes are: a checkpoint begins.
     Mark,

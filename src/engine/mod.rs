@@ -175,6 +175,8 @@ pub struct Engine {
     past: Option<Past>,
     replaying: Option<Box<start::Replaying>>,
     base: Option<Arc<Base>>,
+    /// Whether the image could tell all keys that leases hold. One that could not fails on every core alike.
+    leased_known: bool,
     /// This member's number, as clients know it.
     member_id: u64,
     checkpoint_bytes: u64,
@@ -255,6 +257,7 @@ impl Engine {
             past: Some(past),
             replaying: None,
             base,
+            leased_known: true,
             member_id: hub.member_id,
             checkpoint_bytes,
             checkpoint_bytes_max,
@@ -385,7 +388,7 @@ impl Engine {
             && self.across.is_empty()
             && self.gated.is_empty()
             && self.unpersisted.is_empty()
-            && self.keeper.as_ref().is_none_or(|keeper| keeper.is_quiet())
+            && self.keeper.as_ref().is_none_or(|keeper| keeper.is_quiet(self.cores))
     }
 
     fn core_of(&self, lane: LaneId) -> CoreId {
@@ -492,7 +495,7 @@ impl Engine {
             Message::Arrived { op } => self.arrived(op, fx),
             Message::Expired { lease } => self.begin_whole(whole::Task::Revoke(lease, None), fx),
             Message::Load { asked, loads } => self.load(from, asked, loads),
-            Message::Logged { bytes } => self.logged(bytes),
+            Message::Logged { bytes, last } => self.logged(bytes, last, fx),
             Message::Mark => self.mark(from, fx),
             Message::Marked { cuts, reach } => self.marked(cuts, reach),
             Message::Freeze { at } => self.freeze(from, at, fx),
@@ -676,7 +679,8 @@ impl Engine {
 
     fn stop(&mut self, fx: &mut Effects) {
         self.stopping = true;
-        self.keeper_stop(fx);
+        self.keeper_stop();
+        self.report_log(true, fx);
     }
 }
 

@@ -50,8 +50,13 @@ impl Engine {
             .collect();
         let asked = std::mem::take(&mut self.requests);
         self.send(CoreId(0), Message::Load { asked, loads }, fx);
+        self.report_log(false, fx);
+    }
+
+    /// Tells the keeper how much this core has logged; `last` when it stops.
+    pub(super) fn report_log(&mut self, last: bool, fx: &mut Effects) {
         let bytes = std::mem::take(&mut self.logged_bytes);
-        self.send(CoreId(0), Message::Logged { bytes }, fx);
+        self.send(CoreId(0), Message::Logged { bytes, last }, fx);
     }
 
     /// How busy the lanes of a core are, and its clients.

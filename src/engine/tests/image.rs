@@ -3,6 +3,7 @@
 use super::*;
 use crate::mvcc::base::Mapped;
 use crate::mvcc::build::Memory;
+use crate::txn::Refusal;
 use pb::AlarmType;
 use pb::alarm_request::AlarmAction;
 
@@ -10,15 +11,21 @@ use pb::alarm_request::AlarmAction;
 fn go_over_to_a_damaged_image(node: &mut Node) {
     let asked = node.send(0, Request::Checkpoint);
     node.settle();
+    let base = build_damaged_image(node);
+    node.turn(0, vec![Input::Built(Some(base))]);
+    node.settle();
+    assert!(node.answers.remove(&asked).expect("answered").is_ok());
+}
+
+/// The image that was asked for, with a bit of its first block flipped.
+fn build_damaged_image(node: &mut Node) -> Arc<Base> {
     let build = node.build.take().expect("asked for");
     let mut file = Memory::new(1);
     let rows = build.image(&mut file).expect("memory is never full");
     file.bytes[rows[0].offset as usize + 40] ^= 1;
     let files = BTreeMap::from([(1, Arc::new(file.bytes) as Mapped)]);
     let base = Base::open(build.at, rows, files).expect("rows that make sense");
-    node.turn(0, vec![Input::Built(Some(Arc::new(base)))]);
-    node.settle();
-    assert!(node.answers.remove(&asked).expect("answered").is_ok());
+    Arc::new(base)
 }
 
 fn alarms(node: &mut Node, action: AlarmAction) -> usize {
@@ -67,4 +74,39 @@ fn a_damaged_store_writes_nothing_by_itself() {
     }
     node.turn(0, vec![Input::Stop]);
     assert_eq!(node.log[0].len(), entries);
+}
+
+#[test]
+fn no_lease_ends_while_it_is_unknown_which_keys_it_holds() {
+    let mut before = Node::new(2, 2);
+    before.ask(0, Request::LeaseGrant { id: LeaseId(7), ttl_s: 2 }).expect("a lease");
+    before.put_leased(0, "a", "value", 7).expect("a put");
+    before.send(0, Request::Checkpoint);
+    before.settle();
+    let base = build_damaged_image(&mut before);
+
+    let mut node = Node::new(2, 2);
+    node.engines.iter_mut().for_each(|engine| engine.take_base(&base));
+    node.tick(100);
+    assert_eq!(alarms(&mut node, AlarmAction::Get), 1, "the start has met the block");
+    assert_eq!(alarms(&mut node, AlarmAction::Deactivate), 1);
+    node.ask(0, Request::LeaseGrant { id: LeaseId(7), ttl_s: 2 }).expect("a lease");
+    for _ in 0..100 {
+        node.tick(1000);
+    }
+    assert_eq!(alarms(&mut node, AlarmAction::Get), 0, "it is the start that counts");
+    for core in [0, 1] {
+        let ask = |keys| Request::LeaseTimeToLive { id: LeaseId(7), keys };
+        assert_eq!(node.ask(core, ask(true)).err(), Some(Error::Corrupt), "no list has a gap");
+        assert!(node.ask(core, ask(false)).is_ok());
+        let revoke = Request::LeaseRevoke { id: LeaseId(7) };
+        assert_eq!(node.ask(core, revoke).err(), Some(Error::Corrupt));
+        let unknown = Request::LeaseRevoke { id: LeaseId(8) };
+        assert_eq!(node.ask(core, unknown).err(), Some(Refusal::LeaseNotFound.into()));
+    }
+    let answer = node.ask(0, Request::LeaseLeases).expect("leases");
+    assert!(
+        matches!(answer.reply, Reply::Leases(leases) if leases == [LeaseId(7)]),
+        "it never ended"
+    );
 }
