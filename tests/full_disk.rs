@@ -1,6 +1,7 @@
 //! A disk that is really full: a small file system of its own, filled by clients and by a stranger.
 //! Nothing that was acknowledged is lost, the alarm is raised, what does not grow goes on, and there is
-//! a way back without a restart. Needs root, for `mount`; `.ci/run` says so when it can not.
+//! a way back without a restart. Needs root, for `mount`, and a disk that is not shared with a busy neighbour:
+//! how long a checkpoint takes there is bounded by the patience of its clients.
 
 mod common;
 
