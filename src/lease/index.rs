@@ -20,23 +20,20 @@ pub struct Index {
 }
 
 impl Index {
-    /// A key is bound to a lease, and to no other any more. O(log keys).
-    pub fn attach(&mut self, lease: LeaseId, key: &[u8]) {
+    /// From now on `key` is bound to `lease` and to no other, or to none at all. O(log keys).
+    pub fn bind(&mut self, key: &[u8], lease: LeaseId) {
         let before = self.lease(key);
         if before == lease {
             return;
         }
-        self.detach(before, key);
-        let key: Arc<[u8]> = key.into();
-        self.keys.entry(lease).or_default().insert(key.clone());
-        self.leases.insert(key, lease);
-    }
-
-    /// A key is no longer bound to a lease; nothing happens if it was not. O(log keys).
-    pub fn detach(&mut self, lease: LeaseId, key: &[u8]) {
-        if self.leases.get(key) == Some(&lease) {
+        if before.is_some() {
             self.leases.remove(key);
-            self.forget(lease, key);
+            self.forget(before, key);
+        }
+        if lease.is_some() {
+            let key: Arc<[u8]> = key.into();
+            self.keys.entry(lease).or_default().insert(key.clone());
+            self.leases.insert(key, lease);
         }
     }
 
@@ -63,8 +60,8 @@ impl Index {
         let taken = inside.by_ref().take(most).map(|(key, lease)| (key.clone(), *lease));
         let taken: Vec<_> = taken.collect();
         let all = inside.next().is_none();
-        for (key, lease) in &taken {
-            self.detach(*lease, key);
+        for (key, _) in &taken {
+            self.bind(key, LeaseId::NONE);
         }
         (taken, all)
     }
@@ -87,19 +84,15 @@ mod tests {
     fn keys_come_in_order_and_leave_no_trace() {
         let (one, two) = (LeaseId(1), LeaseId(-2));
         let mut index = Index::default();
-        ["b", "a", "c", "a"].iter().for_each(|key| index.attach(one, key.as_bytes()));
+        ["b", "a", "c", "a"].iter().for_each(|key| index.bind(key.as_bytes(), one));
         assert_eq!(index.keys(one).collect::<Vec<_>>(), [b"a", b"b", b"c"]);
-        index.attach(two, b"b");
+        index.bind(b"b", two);
         assert_eq!(index.keys(one).collect::<Vec<_>>(), [b"a", b"c"], "a key has one lease");
         assert_eq!([b"a", b"b", b"z"].map(|key| index.lease(key)), [one, two, LeaseId::NONE]);
 
-        index.detach(one, b"b");
-        index.detach(one, b"never bound");
-        assert_eq!(index.keys(two).collect::<Vec<_>>(), [b"b"], "another lease's binding stays");
-
-        [("a", one), ("c", one), ("b", two)]
+        ["a", "c", "b", "never bound"]
             .iter()
-            .for_each(|(key, lease)| index.detach(*lease, key.as_bytes()));
+            .for_each(|key| index.bind(key.as_bytes(), LeaseId::NONE));
         assert_eq!(index, Index::default());
     }
 
@@ -107,7 +100,7 @@ mod tests {
     fn bindings_of_a_range_leave_in_steps() {
         let mut index = Index::default();
         for (n, key) in ["a", "b", "c", "d", "e"].iter().enumerate() {
-            index.attach(LeaseId(1 + n as i64 % 2), key.as_bytes());
+            index.bind(key.as_bytes(), LeaseId(1 + n as i64 % 2));
         }
         let range = KeyRange::from_request(b"b", b"e");
         let (taken, all) = index.take(&range, 2);

@@ -167,15 +167,6 @@ impl Store {
         }
     }
 
-    /// The lease that holds `key` by its newest version.
-    #[must_use]
-    pub fn newest_lease(&self, key: &[u8]) -> LeaseId {
-        match self.active.entry(key) {
-            Some(entry) => entry.versions.newest().map_or(LeaseId::NONE, Version::lease),
-            None => self.beneath(key).map_or(LeaseId::NONE, |version| version.lease),
-        }
-    }
-
     /// The version of `key` that readers at `at` see, when that gives it a value.
     #[must_use]
     pub fn get_at(&self, key: &[u8], at: Revision) -> Option<VersionRef<'_>> {

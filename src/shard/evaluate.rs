@@ -62,11 +62,10 @@ impl Shard {
         }
         let value = kept.as_ref().unwrap_or(&put.value);
         let at = take();
-        let lease_before = self.lease_before(&put.key);
         let (create, version) = self.store.put((at, 0), &put.key, value, lease);
         redo::begin_write(batch, at, 1);
         redo::put(batch, &put.key, value, create, version, lease);
-        self.changed((at, 0), &put.key, lease_before, lease, outgoing);
+        self.changed((at, 0), &put.key, lease, outgoing);
         Ok(Outcome { reply: Reply::Put(reply), revision: Some(at) })
     }
 
@@ -102,14 +101,9 @@ impl Shard {
                 None => redo::delete(batch, &change.key),
             }
             let lease = change.put.as_ref().map_or(LeaseId::NONE, |put| put.lease);
-            self.changed((at, sub), &change.key, change.lease_before, lease, outgoing);
+            self.changed((at, sub), &change.key, lease, outgoing);
         }
         Ok(Outcome { reply: Reply::Txn(executed.response), revision: Some(at) })
-    }
-
-    /// The lease that holds the key now.
-    pub(super) fn lease_before(&self, key: &[u8]) -> LeaseId {
-        self.attached.lease(key)
     }
 }
 
@@ -128,7 +122,6 @@ pub(super) fn row(version: VersionRef<'_>) -> Row<'_> {
 /// A key that a transaction changed.
 struct Changed {
     key: Bytes,
-    lease_before: LeaseId,
     put: Option<ChangedTo>,
 }
 
@@ -144,18 +137,11 @@ struct View<'a, 'c> {
     shard: &'a mut Shard,
     context: Context<'c>,
     changed: Vec<Changed>,
-    /// Whether a key was bound to a lease, which the shard's index hears of only at the end.
-    binds: bool,
 }
 
 impl<'a, 'c> View<'a, 'c> {
     fn new(shard: &'a mut Shard, context: Context<'c>) -> View<'a, 'c> {
-        View { shard, context, changed: Vec::new(), binds: false }
-    }
-
-    /// The lease that holds the key now, by what this very transaction did too.
-    fn lease_before(&self, key: &[u8]) -> LeaseId {
-        if self.binds { self.shard.store.newest_lease(key) } else { self.shard.lease_before(key) }
+        View { shard, context, changed: Vec::new() }
     }
 }
 
@@ -185,17 +171,14 @@ impl State for View<'_, '_> {
     }
 
     fn put(&mut self, at: Revision, sub: u32, key: &[u8], value: &[u8], lease: LeaseId) {
-        let lease_before = self.lease_before(key);
-        self.binds |= lease.is_some();
         let (create, version) = self.shard.store.put((at, sub), key, value, lease);
         let value = Bytes::copy_from_slice(value);
         let put = Some(ChangedTo { value, create, version, lease });
-        self.changed.push(Changed { key: Bytes::copy_from_slice(key), lease_before, put });
+        self.changed.push(Changed { key: Bytes::copy_from_slice(key), put });
     }
 
     fn delete(&mut self, at: Revision, sub: u32, key: &[u8]) {
-        let lease_before = self.lease_before(key);
         self.shard.store.delete((at, sub), key);
-        self.changed.push(Changed { key: Bytes::copy_from_slice(key), lease_before, put: None });
+        self.changed.push(Changed { key: Bytes::copy_from_slice(key), put: None });
     }
 }

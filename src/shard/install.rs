@@ -21,19 +21,17 @@ impl Shard {
     /// place inside the revision.
     pub fn install(&mut self, at: Revision, writes: &[(u32, Write)], outgoing: &mut Outgoing) {
         for (sub, write) in writes {
-            let lease_before = self.lease_before(&write.key);
             self.store.install((at, *sub), &write.key, &write.change);
             let lease = match write.change {
                 Change::Put { lease, .. } => lease,
                 Change::Delete => LeaseId::NONE,
             };
-            self.changed((at, *sub), &write.key, lease_before, lease, outgoing);
+            self.changed((at, *sub), &write.key, lease, outgoing);
         }
     }
 
     /// Installs one change while history is replayed: nobody watches yet.
     pub fn replay(&mut self, at: Position, key: &[u8], change: SeenChange<'_>) {
-        let lease_before = self.lease_before(key);
         let lease = match change {
             SeenChange::Put { value, create, version, lease } => {
                 self.store.install_put(at, key, value, create, version, lease);
@@ -44,7 +42,7 @@ impl Shard {
                 LeaseId::NONE
             }
         };
-        self.rebind(key, lease_before, lease);
+        self.attached.bind(key, lease);
     }
 
     /// What must follow every change of a key: its lease binding, and its event.
@@ -52,25 +50,12 @@ impl Shard {
         &mut self,
         at: Position,
         key: &[u8],
-        lease_before: LeaseId,
         lease: LeaseId,
         outgoing: &mut Outgoing,
     ) {
-        self.rebind(key, lease_before, lease);
+        self.attached.bind(key, lease);
         if !self.registry.is_empty() {
             self.announce(at, key, outgoing);
-        }
-    }
-
-    fn rebind(&mut self, key: &[u8], before: LeaseId, after: LeaseId) {
-        if before == after {
-            return;
-        }
-        if before.is_some() {
-            self.attached.detach(before, key);
-        }
-        if after.is_some() {
-            self.attached.attach(after, key);
         }
     }
 

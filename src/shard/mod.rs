@@ -135,7 +135,7 @@ impl Shard {
     /// Takes over what another shard exported.
     pub fn import(&mut self, moving: Moving) {
         for (key, lease) in &moving.leases {
-            self.attached.attach(*lease, key);
+            self.attached.bind(key, *lease);
         }
         self.store.import(moving.piece);
         self.registry.import(moving.watchers);
@@ -153,7 +153,7 @@ impl Shard {
     pub fn set_base(&mut self, base: Arc<Base>, owned: Vec<KeyRange>) -> Result<(), Corrupt> {
         self.store.own(owned);
         self.store.set_base(base);
-        self.store.leased(&mut |key, lease| self.attached.attach(lease, key))
+        self.store.leased(&mut |key, lease| self.attached.bind(key, lease))
     }
 
     /// Says which keys are this shard's by the newest map.

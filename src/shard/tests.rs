@@ -12,27 +12,44 @@ use crate::lease::Table;
 use crate::mvcc::base::{Base, Mapped};
 use crate::mvcc::build::{Memory, image};
 
-/// The first key that is ever bound, in a transaction that takes it away again: `\0` as the end of
-/// a range means "all from here", which the check for keys written twice does not see, as in etcd.
-#[test]
-fn a_key_that_its_own_transaction_deletes_hangs_on_no_lease() {
-    let mut shard = Shard::new(LaneId(0));
+/// Runs a transaction at revision 2.
+fn txn(shard: &mut Shard, ops: [Op; 2]) {
     let mut leases = Table::default();
     leases.grant(LeaseId(1), 60);
-    let x = Bytes::from_static(b"x");
-    let put = pb::PutRequest { key: x.clone(), lease: 1, ..Default::default() };
-    let range_end = Bytes::from_static(b"\0");
-    let delete = pb::DeleteRangeRequest { key: x, range_end, ..Default::default() };
-    let ops = [Op::RequestPut(put), Op::RequestDeleteRange(delete)];
     let success = ops.map(|op| pb::RequestOp { request: Some(op) }).to_vec();
     let txn = pb::TxnRequest { success, ..Default::default() };
-
     let context = Context { leases: &leases, compacted: Revision::ZERO, current: Revision::FIRST };
     let (mut batch, mut outgoing) = (Vec::new(), Outgoing::default());
     let outcome = shard.txn(&txn, context, &mut || Revision(2), &mut batch, &mut outgoing);
     assert_eq!(outcome.expect("taken as etcd takes it").revision, Some(Revision(2)));
+}
+
+fn put_leased() -> Op {
+    Op::RequestPut(pb::PutRequest { key: "x".into(), lease: 1, ..Default::default() })
+}
+
+/// `\0` as the end of a range means "all from here", which the check for keys written twice does not
+/// see, as in etcd.
+fn delete_from_x() -> Op {
+    let (key, range_end) = ("x".into(), Bytes::from_static(b"\0"));
+    Op::RequestDeleteRange(pb::DeleteRangeRequest { key, range_end, ..Default::default() })
+}
+
+#[test]
+fn a_key_that_its_own_transaction_deletes_hangs_on_no_lease() {
+    let mut shard = Shard::new(LaneId(0));
+    txn(&mut shard, [put_leased(), delete_from_x()]);
     assert_eq!(shard.store().newest(b"x").map(|version| version.modified), None);
     assert!(shard.keys_of(LeaseId(1)).is_empty(), "the end of the lease would delete the next x");
+}
+
+#[test]
+fn a_key_that_its_own_transaction_deletes_and_binds_again_goes_with_its_lease() {
+    let mut shard = Shard::new(LaneId(0));
+    put(&mut shard, 1, "x", 1, 1);
+    txn(&mut shard, [delete_from_x(), put_leased()]);
+    assert_eq!(shard.store().newest(b"x").map(|version| version.lease), Some(LeaseId(1)));
+    assert_eq!(shard.keys_of(LeaseId(1)), ["x"]);
 }
 
 fn put(shard: &mut Shard, at: i64, key: &str, version: i64, lease: i64) {

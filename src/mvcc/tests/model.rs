@@ -334,9 +334,6 @@ impl World {
         let key = self.key();
         assert_eq!(self.store.newest(&key).map(row), self.model.at(&key, Revision::MAX).cloned());
         assert_eq!(self.store.get_at(&key, at).map(row), self.model.at(&key, at).cloned());
-        let held = self.model.keys.get(&key).and_then(|rows| rows.last());
-        let lease = held.map_or(LeaseId::NONE, |row| row.lease);
-        assert_eq!(self.store.newest_lease(&key), lease);
     }
 
     fn check_hash(&mut self) {

@@ -85,12 +85,10 @@ fn a_record_is_installed_as_it_says() {
     let version = store.newest(b"k").unwrap();
     assert_eq!((version.create, version.version), (Revision(3), 7));
     assert_eq!((version.position(), version.lease), ((Revision(9), 4), LeaseId(-9)));
-    assert_eq!(store.newest_lease(b"k"), LeaseId(-9));
     assert_eq!(put(&mut store, 10, "k", "y"), (3, 8));
-    assert_eq!(store.newest_lease(b"k"), NONE);
+    assert_eq!(store.newest(b"k").unwrap().lease, NONE);
     store.install((Revision(11), 0), b"k", &Change::Delete);
     assert_eq!(store.newest(b"k"), None);
-    assert_eq!(store.newest_lease(b"k"), NONE);
 }
 
 #[test]
@@ -258,7 +256,7 @@ fn keys_move_in_pieces_with_their_history() {
         pieces += 1;
     }
     assert!(pieces > 5, "{pieces} pieces");
-    assert_eq!(to.newest_lease(b"leased"), LeaseId(7));
+    assert_eq!(to.newest(b"leased").unwrap().lease, LeaseId(7));
     assert!(from.export(&keys, 500).is_empty());
     assert_eq!(scan(&from, &KeyRange::all(), None), "stays=v 153/153/1");
     assert_eq!(scan(&to, &KeyRange::all(), Some(50)), "busy=some value 2/50/49");
