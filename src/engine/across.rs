@@ -45,9 +45,22 @@ enum Work {
         lease: LeaseId,
         /// Who asked, unless it expired.
         origin: Option<Origin>,
-        /// Whether the second round runs, which claims the keys that the first one found.
-        second: bool,
+        round: Round,
     },
+}
+
+/// How far the end of a lease is.
+///
+/// What binds a key to the lease on several shards claims the lease on the first of them alone, and may
+/// be under way there when the others have been claimed here. So no shard is asked before all are held.
+#[derive(Clone, Copy)]
+enum Round {
+    /// Claims the lease on every shard: no key can be bound to it any more.
+    Lease,
+    /// Asks every shard which keys it holds.
+    Ask,
+    /// Claims those keys, and asks again: some may have gone meanwhile.
+    Keys,
 }
 
 struct Step {
@@ -85,14 +98,14 @@ impl Engine {
         fx: &mut Effects,
     ) {
         let claim = Claim { revokes: Some(lease), ..Claim::default() };
-        let steps = (0..self.lanes)
-            .map(|lane| Step {
-                lane: LaneId(lane),
-                claim: claim.clone(),
-                want: Want::KeysOf(lease),
-            })
-            .collect();
-        self.begin_op(Work::Revoke { lease, origin, second: false }, steps, fx);
+        let steps = self.everywhere(&claim, &Want::Hold);
+        self.begin_op(Work::Revoke { lease, origin, round: Round::Lease }, steps, fx);
+    }
+
+    /// The same of every shard.
+    fn everywhere(&self, claim: &Claim, want: &Want) -> Vec<Step> {
+        let step = |lane| Step { lane, claim: claim.clone(), want: want.clone() };
+        (0..self.lanes).map(LaneId).map(step).collect()
     }
 
     fn begin_op(&mut self, work: Work, steps: Vec<Step>, fx: &mut Effects) {
@@ -186,6 +199,7 @@ impl Engine {
             Held::Moved(self.control.map.version())
         } else {
             match want {
+                Want::Hold => Held::Nothing,
                 Want::KeysOf(lease) => Held::Keys(self.seats[at].shard.keys_of(lease)),
                 Want::Rows(footprint) => {
                     let gathered = self.intact(|engine| {
@@ -209,6 +223,7 @@ impl Engine {
         }
         let across = self.across.get_mut(&op).expect("an operation under way");
         match held {
+            Held::Nothing => {}
             Held::Rows(gathered) => across.gathered.join(gathered),
             Held::Keys(mut keys) => across.keys.append(&mut keys),
             Held::Moved(version) => return self.start_over(op, version, fx),
@@ -252,18 +267,25 @@ impl Engine {
         let across = self.across.get_mut(&op).expect("an operation under way");
         match &mut across.work {
             Work::Txn { .. } => self.execute(op, fx),
-            Work::Revoke { second, .. } if *second || across.keys.is_empty() => {
-                self.log_revoke(op, fx);
-            }
-            Work::Revoke { lease, second, .. } => {
-                *second = true;
-                let want = Want::KeysOf(*lease);
-                let keys = std::mem::take(&mut across.keys);
-                let steps = self.key_steps(keys, &want).into_iter();
-                self.across.get_mut(&op).expect("as above").steps = steps;
-                self.next_claim(op, fx);
+            Work::Revoke { lease, round, .. } => {
+                let (want, keys) = (Want::KeysOf(*lease), std::mem::take(&mut across.keys));
+                let (next, steps) = match *round {
+                    Round::Lease => (Round::Ask, self.everywhere(&Claim::default(), &want)),
+                    Round::Ask if !keys.is_empty() => (Round::Keys, self.key_steps(keys, &want)),
+                    Round::Ask | Round::Keys => return self.log_revoke(op, keys, fx),
+                };
+                self.next_round(op, next, steps, fx);
             }
         }
+    }
+
+    fn next_round(&mut self, op: ClaimId, next: Round, steps: Vec<Step>, fx: &mut Effects) {
+        let across = self.across.get_mut(&op).expect("an operation under way");
+        if let Work::Revoke { round, .. } = &mut across.work {
+            *round = next;
+        }
+        across.steps = steps.into_iter();
+        self.next_claim(op, fx);
     }
 
     /// Claims that cover `keys` in ascending order: in each range of the map, from the first of them
@@ -334,12 +356,11 @@ impl Engine {
     }
 
     /// The lease is latched everywhere and so are its keys: logs its end.
-    fn log_revoke(&mut self, op: ClaimId, fx: &mut Effects) {
-        let across = self.across.get_mut(&op).expect("an operation under way");
+    fn log_revoke(&mut self, op: ClaimId, mut keys: Vec<Bytes>, fx: &mut Effects) {
+        let across = self.across.get(&op).expect("an operation under way");
         let Work::Revoke { lease, origin, .. } = across.work else {
             unreachable!("a transaction is executed elsewhere")
         };
-        let mut keys = std::mem::take(&mut across.keys);
         keys.sort_unstable();
         keys.dedup();
         if keys.is_empty() {

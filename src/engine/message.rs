@@ -83,6 +83,8 @@ pub enum Part {
 /// What a claim is made for.
 #[derive(Clone, Debug)]
 pub enum Want {
+    /// Nothing but to hold it.
+    Hold,
     /// Rows for a transaction.
     Rows(Arc<Footprint>),
     /// The keys that a lease holds.
@@ -92,6 +94,8 @@ pub enum Want {
 /// What a granted claim brings.
 #[derive(Debug)]
 pub enum Held {
+    /// For [`Want::Hold`].
+    Nothing,
     /// For [`Want::Rows`].
     Rows(Gathered),
     /// For [`Want::KeysOf`].

@@ -7,7 +7,7 @@ use super::keeper::Then;
 use super::message::{Held, Message, Transfer, Want};
 use super::seat::Role;
 use super::{Effects, Engine};
-use crate::keys::{CoreId, KeyRange, LaneId, LeaseId, Revision};
+use crate::keys::{CoreId, KeyRange, LaneId, Revision};
 use crate::lane::redo::Control;
 use crate::route::balance::{LaneLoad, Move as Decision};
 use crate::route::latch::Turn;
@@ -105,8 +105,8 @@ impl Engine {
         planned.begun = true;
         let Transfer { op, range, from, .. } = planned.transfer.clone();
         let claim = Claim { ranges: vec![range], ..Claim::default() };
-        let want = Want::KeysOf(LeaseId::NONE);
-        let message = Message::Claim { op, lane: from, claim, turn: Turn::First, want };
+        let (turn, want) = (Turn::First, Want::Hold);
+        let message = Message::Claim { op, lane: from, claim, turn, want };
         self.send(self.core_of(from), message, fx);
     }
 

@@ -11,6 +11,7 @@ mod alarms;
 mod auto_compact;
 mod checkpointing;
 mod image;
+mod leases;
 
 use super::*;
 use crate::keys::{KeyRange, LeaseId};
@@ -291,41 +292,6 @@ fn what_one_lane_lost_voids_what_others_hold_above_it() {
     assert_eq!(node.put(1, "b", "5"), 4, "a voided number is given out again");
     let mut node = node.restart();
     assert_eq!(node.all(0), "a=1@2 b=5@4 x=2@3");
-}
-
-#[test]
-fn a_lease_takes_its_keys_with_it_in_one_revision() {
-    let mut node = two();
-    let grant = Request::LeaseGrant { id: LeaseId(7), ttl_s: 10 };
-    node.ask(1, grant.clone()).expect("a grant");
-    assert_eq!(node.ask(0, grant).err(), Some(Error::LeaseExists));
-    node.put_leased(0, "a", "1", 7).expect("bound");
-    node.put_leased(0, "x", "1", 7).expect("bound");
-    node.put(0, "y", "1");
-    let error = node.put_leased(0, "z", "1", 8).expect_err("no such lease");
-    assert_eq!(error, Error::Refused(crate::txn::Refusal::LeaseNotFound));
-    let keys = Request::LeaseTimeToLive { id: LeaseId(7), keys: true };
-    let answer = node.ask(1, keys).expect("known");
-    let Reply::TimeToLive { keys, granted_s, .. } = answer.reply else { panic!("a time") };
-    assert_eq!((keys.len(), granted_s), (2, 10));
-    let mut node = node.restart();
-    for _ in 0..300 {
-        node.tick(100);
-    }
-    assert_eq!(node.all(0), "y=1@4");
-    assert_eq!(node.put(0, "w", "1"), 6, "both keys went in one revision");
-    let gone = node.ask(0, Request::LeaseRevoke { id: LeaseId(7) }).err();
-    assert_eq!(gone, Some(Error::Refused(crate::txn::Refusal::LeaseNotFound)));
-}
-
-#[test]
-fn a_lease_without_keys_is_revoked_without_a_revision() {
-    let mut node = two();
-    node.ask(0, Request::LeaseGrant { id: LeaseId(7), ttl_s: 10 }).expect("a grant");
-    node.ask(1, Request::LeaseRevoke { id: LeaseId(7) }).expect("revoked");
-    let answer = node.ask(1, Request::LeaseLeases).expect("leases");
-    assert!(matches!(answer.reply, Reply::Leases(leases) if leases.is_empty()));
-    assert_eq!(node.put(0, "a", "1"), 2);
 }
 
 #[test]

@@ -1,0 +1,70 @@
+//! Leases and their keys, on several shards.
+
+use super::*;
+
+fn revoke(lease: i64) -> Request {
+    Request::LeaseRevoke { id: LeaseId(lease) }
+}
+
+fn with_keys(lease: i64) -> Request {
+    Request::LeaseTimeToLive { id: LeaseId(lease), keys: true }
+}
+
+#[test]
+fn a_lease_takes_its_keys_with_it_in_one_revision() {
+    let mut node = two();
+    let grant = Request::LeaseGrant { id: LeaseId(7), ttl_s: 10 };
+    node.ask(1, grant.clone()).expect("a grant");
+    assert_eq!(node.ask(0, grant).err(), Some(Error::LeaseExists));
+    node.put_leased(0, "a", "1", 7).expect("bound");
+    node.put_leased(0, "x", "1", 7).expect("bound");
+    node.put(0, "y", "1");
+    let error = node.put_leased(0, "z", "1", 8).expect_err("no such lease");
+    assert_eq!(error, Error::Refused(crate::txn::Refusal::LeaseNotFound));
+    let answer = node.ask(1, with_keys(7)).expect("known");
+    let Reply::TimeToLive { keys, granted_s, .. } = answer.reply else { panic!("a time") };
+    assert_eq!((keys.len(), granted_s), (2, 10));
+    let mut node = node.restart();
+    for _ in 0..300 {
+        node.tick(100);
+    }
+    assert_eq!(node.all(0), "y=1@4");
+    assert_eq!(node.put(0, "w", "1"), 6, "both keys went in one revision");
+    let gone = node.ask(0, revoke(7)).err();
+    assert_eq!(gone, Some(Error::Refused(crate::txn::Refusal::LeaseNotFound)));
+}
+
+#[test]
+fn a_lease_without_keys_is_revoked_without_a_revision() {
+    let mut node = two();
+    node.ask(0, Request::LeaseGrant { id: LeaseId(7), ttl_s: 10 }).expect("a grant");
+    node.ask(1, revoke(7)).expect("revoked");
+    let answer = node.ask(1, Request::LeaseLeases).expect("leases");
+    assert!(matches!(answer.reply, Reply::Leases(leases) if leases.is_empty()));
+    assert_eq!(node.put(0, "a", "1"), 2);
+}
+
+/// A transaction claims the lease on the shard of its lowest key alone: on lane 1 here. The revocation
+/// asks lane 0 first, which has no key of the lease yet.
+#[test]
+fn a_key_bound_while_its_lease_is_being_revoked_goes_with_it() {
+    let mut node = Node::new(2, 2);
+    node.move_range("", Some("m"), 1);
+    node.settle();
+    node.ask(0, Request::LeaseGrant { id: LeaseId(7), ttl_s: 10 }).expect("a grant");
+    let put = |key: &str, lease| pb::RequestOp {
+        request: Some(pb::request_op::Request::RequestPut(pb::PutRequest {
+            key: key.to_owned().into(),
+            value: "t".into(),
+            lease,
+            ..Default::default()
+        })),
+    };
+    let txn = pb::TxnRequest { success: vec![put("a", 0), put("x", 7)], ..Default::default() };
+    let txn = node.send(0, Request::Txn(txn));
+    let revoke = node.send(0, revoke(7));
+    node.settle();
+    let revisions = [txn, revoke].map(|id| node.answers.remove(&id).unwrap().unwrap().revision.0);
+    assert_eq!(revisions, [2, 3]);
+    assert_eq!(node.all(0), "a=t@2");
+}
