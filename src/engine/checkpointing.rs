@@ -422,6 +422,8 @@ impl Engine {
         for core in (0..self.cores).map(CoreId) {
             self.send(core, Message::Freeze { at: watermark }, fx);
         }
+        // No move begins before the swap, and an image that can not be built may take long.
+        self.begin_waiting_tasks(fx);
     }
 
     /// The control state as redo records. Everything that has taken effect here has a stamp or revision

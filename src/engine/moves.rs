@@ -241,9 +241,6 @@ impl Engine {
         keeper.balance_due_ms = self.now_ms;
         let lane = done.transfer.from;
         self.send(self.core_of(lane), Message::Release { op, lane }, fx);
-        let waiting = std::mem::take(&mut self.keeper.as_mut().expect("as above").whole_waiting);
-        for task in waiting {
-            self.begin_whole(task, fx);
-        }
+        self.begin_waiting_tasks(fx);
     }
 }

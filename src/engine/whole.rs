@@ -56,6 +56,14 @@ impl Engine {
         }
     }
 
+    /// Begins what waited for a move that has ended, or that may not begin now.
+    pub(super) fn begin_waiting_tasks(&mut self, fx: &mut Effects) {
+        let keeper = self.keeper.as_mut().expect("on the keeper's core");
+        for task in std::mem::take(&mut keeper.whole_waiting) {
+            self.begin_whole(task, fx);
+        }
+    }
+
     /// An operation has ended.
     pub(super) fn end_whole(&mut self, fx: &mut Effects) {
         let keeper = self.keeper.as_mut().expect("on the keeper's core");

@@ -68,3 +68,29 @@ fn a_key_bound_while_its_lease_is_being_revoked_goes_with_it() {
     assert_eq!(revisions, [2, 3]);
     assert_eq!(node.all(0), "a=t@2");
 }
+
+/// No range can move while an image is built, which takes as long as it takes; what waits for a move
+/// that has not begun does not wait for that.
+#[test]
+fn the_end_of_a_lease_waits_for_no_image() {
+    let mut node = two();
+    node.ask(0, Request::LeaseGrant { id: LeaseId(7), ttl_s: 10 }).expect("a grant");
+    node.put_leased(0, "a", "1", 7).expect("bound");
+    node.send(0, Request::Checkpoint);
+    // Now every shard says how far it is; what follows comes in just before the keeper hears of it.
+    node.turn(1, Vec::new());
+    let range = KeyRange { start: b"a".to_vec(), end: Some(b"b".to_vec()) };
+    node.turn(
+        0,
+        vec![
+            Input::Request(RequestId(100), with_keys(7)),
+            Input::Move { range, to: LaneId(1) },
+            Input::Request(RequestId(101), revoke(7)),
+        ],
+    );
+    node.settle();
+    assert!(node.build.is_some(), "and nobody builds it");
+    assert!(node.answers[&(0, 100)].is_ok());
+    assert_eq!(node.answers.get(&(0, 101)).map(Result::is_ok), Some(true));
+    assert_eq!(node.all(1), "");
+}
