@@ -200,7 +200,13 @@ impl Engine {
         } else {
             match want {
                 Want::Hold => Held::Nothing,
-                Want::KeysOf(lease) => Held::Keys(self.seats[at].shard.keys_of(lease)),
+                Want::KeysOf(lease) => {
+                    let mut keys = self.seats[at].shard.keys_of(lease);
+                    // What a later claim is for can still go or be bound to another lease.
+                    let held = |key: &Bytes| claim.ranges.iter().any(|range| range.contains(key));
+                    keys.retain(|key| claim.ranges.is_empty() || held(key));
+                    Held::Keys(keys)
+                }
                 Want::Rows(footprint) => {
                     let gathered = self.intact(|engine| {
                         let (shard, control) = (&engine.seats[at].shard, &engine.control);

@@ -69,6 +69,28 @@ fn a_key_bound_while_its_lease_is_being_revoked_goes_with_it() {
     assert_eq!(node.all(0), "a=t@2");
 }
 
+/// Lane 0 has two ranges with keys of the lease. When the first is claimed, the shard tells of keys in
+/// both.
+#[test]
+fn a_key_that_leaves_its_lease_while_that_is_being_revoked_stays() {
+    let mut node = Node::new(2, 2);
+    node.move_range("m", Some("x"), 1);
+    node.settle();
+    node.ask(0, Request::LeaseGrant { id: LeaseId(7), ttl_s: 10 }).expect("a grant");
+    for key in ["a", "n", "y"] {
+        node.put_leased(0, key, "1", 7).expect("bound");
+    }
+    node.send(0, revoke(7));
+    for _ in 0..2 {
+        // Lane 1 is claimed, then asked for its keys.
+        node.turn(1, Vec::new());
+        node.turn(0, Vec::new());
+    }
+    // Now its key is being claimed; that of lane 0 beyond it is not yet.
+    assert_eq!(node.put(0, "y", "2"), 5);
+    assert_eq!(node.all(0), "y=2@5");
+}
+
 /// No range can move while an image is built, which takes as long as it takes; what waits for a move
 /// that has not begun does not wait for that.
 #[test]
