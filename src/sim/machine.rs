@@ -34,6 +34,14 @@ pub struct Plan {
     pub disk_faults: bool,
 }
 
+impl Plan {
+    /// The same, with the troubles that a seed has: every second disk fails, two of three crash.
+    #[must_use]
+    pub fn of(self, seed: u64) -> Plan {
+        Plan { disk_faults: seed % 2 == 0, crashes: seed % 3 > 0, ..self }
+    }
+}
+
 impl Default for Plan {
     fn default() -> Plan {
         Plan { steps: 4000, clients: 6, crashes: true, disk_faults: true }

@@ -14,8 +14,7 @@ fn no_seed_breaks_a_promise() {
     let seeds = std::env::var("COREDSIM_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
     let mut crashes = 0;
     for seed in 0..seeds {
-        let plan = Plan { disk_faults: seed % 2 == 0, crashes: seed % 3 > 0, ..Plan::default() };
-        match run(seed, plan) {
+        match run(seed, Plan::default().of(seed)) {
             Ok(outcome) => crashes += outcome.crashes,
             Err(violation) => panic!("seed {seed}: {violation}"),
         }
