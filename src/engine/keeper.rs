@@ -365,9 +365,13 @@ impl Engine {
             Then::Compacted(_, false, origin) => self.respond(origin, done(Reply::Done), fx),
             Then::Granted(lease, ttl_s, origin) => {
                 let now_ms = self.now_ms;
+                // It may have been revoked before the last core knew it.
+                let exists = self.control.leases.contains(lease);
                 let keeper = self.keeper();
                 keeper.granting.remove(&lease);
-                keeper.clock.grant(lease, ttl_s, 0, now_ms);
+                if exists {
+                    keeper.clock.grant(lease, ttl_s, 0, now_ms);
+                }
                 self.respond(origin, done(Reply::Ttl(ttl_s)), fx);
             }
             Then::Alarm(told, origin) => {

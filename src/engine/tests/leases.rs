@@ -69,6 +69,30 @@ fn a_key_bound_while_its_lease_is_being_revoked_goes_with_it() {
     assert_eq!(node.all(0), "a=t@2");
 }
 
+/// Core 1 has the lease and is slow to say so; its end needs core 0 alone to hear of it.
+#[test]
+fn a_lease_that_is_revoked_before_its_grant_is_told_is_gone() {
+    let mut node = two();
+    let grant = node.send(0, Request::LeaseGrant { id: LeaseId(7), ttl_s: 10 });
+    while !node.engines[0].control.leases.contains(LeaseId(7)) {
+        let persisted = node.written[0].drain(..).map(Input::Persisted).collect();
+        node.turn(0, persisted);
+    }
+    node.turn(1, Vec::new());
+    let acks = std::mem::take(&mut node.mesh[0]);
+    let is_ack = |message: &Message| matches!(message, Message::ControlDone { .. });
+    let (acks, others) = acks.into_iter().partition::<VecDeque<_>, _>(|(_, m)| is_ack(m));
+    assert_eq!(acks.len(), 1);
+    node.mesh[0] = others;
+    node.put_leased(0, "a", "1", 7).expect("bound");
+    node.ask(0, revoke(7)).expect("revoked");
+    node.mesh[0].extend(acks);
+    node.settle();
+    assert!(node.answers.remove(&grant).expect("answered").is_ok());
+    let answer = node.ask(0, Request::LeaseKeepAlive { id: LeaseId(7) }).expect("an answer");
+    assert!(matches!(answer.reply, Reply::Ttl(0)), "{answer:?}");
+}
+
 /// Lane 0 has two ranges with keys of the lease. When the first is claimed, the shard tells of keys in
 /// both.
 #[test]
