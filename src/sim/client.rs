@@ -149,9 +149,28 @@ fn txn(random: &mut Random, value: u64, newest: i64) -> pb::TxnRequest {
     }
 }
 
+/// What clients of a world do most.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Taste {
+    /// A little of everything.
+    All,
+    /// Begin and end leases, and bind keys to them: that takes several steps on several shards, so
+    /// they must meet often to meet in each.
+    Leases,
+}
+
+impl Taste {
+    pub(super) fn any(random: &mut Random) -> Taste {
+        if random.one_in(4) { Taste::Leases } else { Taste::All }
+    }
+}
+
 /// A request that passes the API's checks. `value` is used once; `newest` is a revision that is
 /// known to exist.
-pub(super) fn request(random: &mut Random, value: u64, newest: i64) -> Request {
+pub(super) fn request(random: &mut Random, taste: Taste, value: u64, newest: i64) -> Request {
+    if taste == Taste::Leases && random.one_in(2) {
+        return about_leases(random, value);
+    }
     match random.below(20) {
         0..=6 => Request::Put(put(random, value, false)),
         7 | 8 => Request::DeleteRange(delete(random)),
@@ -167,6 +186,28 @@ pub(super) fn request(random: &mut Random, value: u64, newest: i64) -> Request {
         18 => Request::HashKv { revision: 0 },
         _ => Request::LeaseTimeToLive { id: lease(random), keys: true },
     }
+}
+
+fn about_leases(random: &mut Random, value: u64) -> Request {
+    let id = lease(random);
+    match random.below(8) {
+        0 => Request::LeaseRevoke { id },
+        1 => Request::LeaseGrant { id, ttl_s: 2 + random.below(5) as i64 },
+        2 => Request::LeaseKeepAlive { id },
+        3 => Request::LeaseTimeToLive { id, keys: true },
+        4 => Request::Put(leased(random, value)),
+        _ => {
+            let (one, other) = (leased(random, value), put(random, value, false));
+            let puts = if one.key == other.key { vec![one] } else { vec![one, other] };
+            let success = puts.into_iter().map(Op::RequestPut);
+            let success = success.map(|op| pb::RequestOp { request: Some(op) }).collect();
+            Request::Txn(pb::TxnRequest { success, ..Default::default() })
+        }
+    }
+}
+
+fn leased(random: &mut Random, value: u64) -> pb::PutRequest {
+    pb::PutRequest { lease: lease(random).0, ..put(random, value, true) }
 }
 
 /// A watch on some range from some revision.

@@ -11,8 +11,9 @@ use pb::watch_request::RequestUnion;
 use prost::Message as _;
 
 use super::check::{Checker, Happened, Violation};
+use super::client::{self, Taste};
 use super::images::Images;
-use super::{Outcome, Random, client};
+use super::{Outcome, Random};
 use crate::engine::{
     Answer, Effects, Engine, Error, Input, Message, Request, RequestId, Setup, recover,
 };
@@ -111,6 +112,7 @@ pub struct World {
     checkpoint_bytes: u64,
     /// What happened up to the revision of the newest image: the logs need not hold it any more.
     remembered: Vec<Happened>,
+    taste: Taste,
     /// Per client the request it waits for.
     clients: Vec<Option<u64>>,
     checker: Checker,
@@ -137,6 +139,7 @@ impl World {
         let lanes = 1 + random.below(4) as u16;
         let disks = (0..DISKS).map(|_| MemoryDisk::new(random.number())).collect();
         let checkpoint_bytes = 500 << random.below(8);
+        let taste = Taste::any(&mut random);
         let mut world = World {
             random,
             plan,
@@ -147,6 +150,7 @@ impl World {
             images: Images::default(),
             checkpoint_bytes,
             remembered: Vec::new(),
+            taste,
             clients: vec![None; plan.clients],
             checker: Checker::default(),
             asked: BTreeMap::new(),
@@ -438,7 +442,7 @@ impl World {
             return;
         }
         let newest = self.checker.newest_told().0;
-        let request = client::request(&mut self.random, self.next, newest);
+        let request = client::request(&mut self.random, self.taste, self.next, newest);
         self.ask(client, request);
     }
 

@@ -12,14 +12,16 @@ mod images;
 mod leases;
 mod machine;
 mod random;
+mod seeds;
 mod watched;
 
 pub use check::Violation;
 pub use machine::{Plan, World};
 pub use random::Random;
+pub use seeds::{Broken, run_all};
 
 /// What a run came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Digest of every step that was taken: equal seeds give equal traces.
     pub trace: u64,

@@ -12,12 +12,8 @@ fn the_same_seed_is_the_same_run() {
 #[test]
 fn no_seed_breaks_a_promise() {
     let seeds = std::env::var("COREDSIM_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
-    let mut crashes = 0;
-    for seed in 0..seeds {
-        match run(seed, Plan::default().of(seed)) {
-            Ok(outcome) => crashes += outcome.crashes,
-            Err(violation) => panic!("seed {seed}: {violation}"),
-        }
+    match run_all(0..seeds, Plan::default()) {
+        Ok(outcome) => assert!(outcome.crashes > 0),
+        Err(broken) => panic!("seed {}: {}", broken.seed, broken.promise),
     }
-    assert!(crashes > 0);
 }
