@@ -314,6 +314,10 @@ impl Engine {
             }
             Change::Logged(Control::Grant { lease, ttl_s }, _) => {
                 self.control.leases.grant(lease, ttl_s);
+                // This core is the first that can tell of it, and its end can come before others know it.
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.clock.grant(lease, ttl_s, 0, self.now_ms);
+                }
             }
             Change::Logged(Control::Remaining(_), _) => {}
             Change::Logged(Control::Compact(at), _) => {
@@ -364,14 +368,7 @@ impl Engine {
             Then::AutoCompacted(at, began_ms) => self.auto_compacted(at, began_ms, fx),
             Then::Compacted(_, false, origin) => self.respond(origin, done(Reply::Done), fx),
             Then::Granted(lease, ttl_s, origin) => {
-                let now_ms = self.now_ms;
-                // It may have been revoked before the last core knew it.
-                let exists = self.control.leases.contains(lease);
-                let keeper = self.keeper();
-                keeper.granting.remove(&lease);
-                if exists {
-                    keeper.clock.grant(lease, ttl_s, 0, now_ms);
-                }
+                self.keeper().granting.remove(&lease);
                 self.respond(origin, done(Reply::Ttl(ttl_s)), fx);
             }
             Then::Alarm(told, origin) => {

@@ -65,7 +65,9 @@ impl Engine {
     ) {
         let now_ms = self.now_ms;
         let keeper = self.keeper.as_mut().expect("on the keeper's core");
-        let Some((granted_s, ttl_s)) = keeper.clock.time_to_live(lease, now_ms) else {
+        let is_known = self.control.leases.contains(lease);
+        let time = keeper.clock.time_to_live(lease, now_ms).filter(|_| is_known);
+        let Some((granted_s, ttl_s)) = time else {
             let gone = Reply::TimeToLive { ttl_s: -1, granted_s: 0, keys: Vec::new() };
             return self.answer_state(origin, Ok(gone));
         };

@@ -69,9 +69,8 @@ fn a_key_bound_while_its_lease_is_being_revoked_goes_with_it() {
     assert_eq!(node.all(0), "a=t@2");
 }
 
-/// Core 1 has the lease and is slow to say so; its end needs core 0 alone to hear of it.
-#[test]
-fn a_lease_that_is_revoked_before_its_grant_is_told_is_gone() {
+/// A node where a lease is granted, which core 1 is slow to confirm: what it said is held back.
+fn half_granted() -> (Node, (u16, u64), VecDeque<(CoreId, Message)>) {
     let mut node = two();
     let grant = node.send(0, Request::LeaseGrant { id: LeaseId(7), ttl_s: 10 });
     while !node.engines[0].control.leases.contains(LeaseId(7)) {
@@ -79,14 +78,29 @@ fn a_lease_that_is_revoked_before_its_grant_is_told_is_gone() {
         node.turn(0, persisted);
     }
     node.turn(1, Vec::new());
-    let acks = std::mem::take(&mut node.mesh[0]);
-    let is_ack = |message: &Message| matches!(message, Message::ControlDone { .. });
-    let (acks, others) = acks.into_iter().partition::<VecDeque<_>, _>(|(_, m)| is_ack(m));
-    assert_eq!(acks.len(), 1);
+    let said = std::mem::take(&mut node.mesh[0]);
+    let is_done = |message: &Message| matches!(message, Message::ControlDone { .. });
+    let (done, others) = said.into_iter().partition::<VecDeque<_>, _>(|(_, m)| is_done(m));
+    assert_eq!(done.len(), 1);
     node.mesh[0] = others;
+    (node, grant, done)
+}
+
+#[test]
+fn a_lease_is_there_as_soon_as_a_key_can_be_bound_to_it() {
+    let (mut node, ..) = half_granted();
+    node.put_leased(1, "x", "1", 7).expect("bound");
+    let answer = node.ask(0, with_keys(7)).expect("an answer");
+    let Reply::TimeToLive { ttl_s, keys, .. } = answer.reply else { panic!("a time") };
+    assert_eq!((ttl_s, keys), (10, vec![Bytes::from("x")]));
+}
+
+#[test]
+fn a_lease_that_is_revoked_before_its_grant_is_told_is_gone() {
+    let (mut node, grant, done) = half_granted();
     node.put_leased(0, "a", "1", 7).expect("bound");
     node.ask(0, revoke(7)).expect("revoked");
-    node.mesh[0].extend(acks);
+    node.mesh[0].extend(done);
     node.settle();
     assert!(node.answers.remove(&grant).expect("answered").is_ok());
     let answer = node.ask(0, Request::LeaseKeepAlive { id: LeaseId(7) }).expect("an answer");
