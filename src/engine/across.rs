@@ -431,8 +431,8 @@ impl Engine {
             {
                 keeper.checkpoint.lease_ends(at, lease, ttl_s);
             }
-            self.control.leases.revoke(lease);
             self.control.gate = self.control.gate.max(at);
+            self.lease_gone(lease);
         }
         let done = Message::Installed { logged_by, at };
         if from == self.core {
@@ -454,8 +454,8 @@ impl Engine {
         let done = self.across.iter().find(|(_, op)| op.logged == Some((logged_by, at)));
         let op = *done.expect("the operation that logged it").0;
         let across = self.finish(op, fx);
-        if let Work::Revoke { lease, .. } = across.work {
-            self.lease_revoked(lease, fx);
+        if let Work::Revoke { .. } = across.work {
+            self.end_whole(fx);
         }
     }
 

@@ -27,6 +27,7 @@ use crate::txn::Refusal;
 /// Control state that is being changed, and who waits for it.
 pub(super) struct Keeper {
     pub(super) start: Start,
+    /// Of the leases that are known on this core, as of the moment when they came to be known.
     pub(super) clock: lease::Clock,
     /// Control records that are not effective everywhere yet, in the order of the log.
     controls: BTreeMap<u64, Pending>,
@@ -80,7 +81,7 @@ pub(super) enum Then {
     /// An alarm was raised or ended, or there was none to end.
     Alarm(Option<pb::AlarmMember>, Origin),
     /// A lease without keys is gone.
-    Revoked(ClaimId, LeaseId, Option<Origin>),
+    Revoked(ClaimId, Option<Origin>),
     /// Nobody waits.
     Nothing,
 }
@@ -262,7 +263,7 @@ impl Engine {
     ) {
         let at = self.order.counter();
         let record = Record::Revoke { at, lease, writes: Vec::new() };
-        let then = Then::Revoked(op, lease, origin);
+        let then = Then::Revoked(op, origin);
         let number = self.pending(at, Change::Revoked(lease), then);
         self.log(LaneId(0), Item::Control(number), &record);
     }
@@ -309,17 +310,18 @@ impl Engine {
         fx: &mut Effects,
     ) {
         match change {
-            Change::Revoked(lease) => {
-                self.control.leases.revoke(lease);
-            }
+            Change::Revoked(lease) => self.lease_gone(lease),
             Change::Logged(Control::Grant { lease, ttl_s }, _) => {
                 self.control.leases.grant(lease, ttl_s);
-                // This core is the first that can tell of it, and its end can come before others know it.
                 if let Some(keeper) = &mut self.keeper {
                     keeper.clock.grant(lease, ttl_s, 0, self.now_ms);
                 }
             }
-            Change::Logged(Control::Remaining(_), _) => {}
+            Change::Logged(Control::Remaining(leases), _) => {
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.clock.logged(&leases);
+                }
+            }
             Change::Logged(Control::Compact(at), _) => {
                 self.control.compacted = self.control.compacted.max(at);
                 self.seats.iter_mut().for_each(|seat| seat.shard.compact(at));
@@ -350,9 +352,6 @@ impl Engine {
             return;
         }
         let pending = keeper.controls.remove(&number).expect("just seen");
-        if let Change::Logged(Control::Remaining(leases), _) = &pending.change {
-            self.keeper().clock.logged(leases);
-        }
         self.effective(pending.then, fx);
     }
 
@@ -376,12 +375,12 @@ impl Engine {
                 self.respond(origin, done(reply), fx);
             }
             Then::Renewed(ttl_s, origin) => self.respond(origin, done(Reply::Ttl(ttl_s)), fx),
-            Then::Revoked(op, lease, origin) => {
+            Then::Revoked(op, origin) => {
                 self.finish_keyless(op, fx);
                 if let Some(origin) = origin {
                     self.respond(origin, done(Reply::Done), fx);
                 }
-                self.lease_revoked(lease, fx);
+                self.end_whole(fx);
             }
         }
     }

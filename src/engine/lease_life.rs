@@ -110,14 +110,13 @@ impl Engine {
         }
     }
 
-    /// A lease and its keys are gone everywhere.
-    pub(super) fn lease_revoked(&mut self, lease: LeaseId, fx: &mut Effects) {
-        let keeper = self.keeper.as_mut().expect("on the keeper's core");
+    /// A lease is gone on this core. On the keeper's it may begin anew from now on.
+    pub(super) fn lease_gone(&mut self, lease: LeaseId) {
+        self.control.leases.revoke(lease);
+        let Some(keeper) = &mut self.keeper else { return };
         keeper.clock.revoke(lease);
-        let others = keeper.revoking.remove(&lease).unwrap_or_default();
-        for origin in others {
+        for origin in keeper.revoking.remove(&lease).unwrap_or_default() {
             self.answer_state(origin, Err(Error::Refused(Refusal::LeaseNotFound)));
         }
-        self.end_whole(fx);
     }
 }

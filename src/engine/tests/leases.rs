@@ -107,6 +107,29 @@ fn a_lease_that_is_revoked_before_its_grant_is_told_is_gone() {
     assert!(matches!(answer.reply, Reply::Ttl(0)), "{answer:?}");
 }
 
+/// Core 1 is slow to confirm the end of a lease, and its number is taken again meanwhile.
+#[test]
+fn a_lease_of_the_same_number_outlives_the_one_before() {
+    let mut node = two();
+    node.ask(0, Request::LeaseGrant { id: LeaseId(7), ttl_s: 10 }).expect("a grant");
+    node.send(0, revoke(7));
+    for _ in 0..20 {
+        let persisted = node.written[0].drain(..).map(Input::Persisted).collect();
+        node.turn(0, persisted);
+        if !node.engines[0].control.leases.contains(LeaseId(7)) {
+            break;
+        }
+        node.turn(1, Vec::new());
+    }
+    node.send(0, Request::LeaseGrant { id: LeaseId(7), ttl_s: 20 });
+    node.settle();
+    let answer = node.ask(1, with_keys(7)).expect("an answer");
+    let Reply::TimeToLive { ttl_s, .. } = answer.reply else { panic!("a time") };
+    assert_eq!(ttl_s, 20);
+    let answer = node.ask(1, Request::LeaseKeepAlive { id: LeaseId(7) }).expect("an answer");
+    assert!(matches!(answer.reply, Reply::Ttl(20)), "{answer:?}");
+}
+
 /// Lane 0 has two ranges with keys of the lease. When the first is claimed, the shard tells of keys in
 /// both.
 #[test]
