@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::bbolt::Database;
 use super::failure::Failure;
 use crate::checkpoint::Snapshot;
-use crate::mvcc::base::Mapped;
+use crate::mvcc::base::{Image, Mapped};
 
 /// Bytes of the checksum at the end of a backup.
 pub const SHA256_BYTES: usize = 32;
@@ -40,6 +40,12 @@ pub struct BackupFile {
     path: PathBuf,
     mapped: Arc<Mmap>,
     kind: Kind,
+}
+
+impl Image for Mmap {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
 }
 
 impl BackupFile {

@@ -20,6 +20,7 @@ pub(super) use row::Tally;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -28,8 +29,26 @@ use super::version::{Position, VersionRef};
 use crate::keys::{KeyRange, LeaseId, Revision};
 use block::View;
 
-/// The bytes of one file of blocks, whoever mapped it. They must never change.
-pub type Mapped = Arc<dyn AsRef<[u8]> + Send + Sync>;
+/// One file of blocks, whoever mapped it.
+pub type Mapped = Arc<dyn Image>;
+
+/// The bytes of a file, which must never change.
+pub trait Image: Send + Sync {
+    /// All of them.
+    fn bytes(&self) -> &[u8];
+
+    /// This part will be read now, from its begin to its end. What nobody announces is read in single
+    /// places, with nothing of use beside them.
+    fn will_read(&self, part: Range<usize>) {
+        let _ = part;
+    }
+}
+
+impl Image for Vec<u8> {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
 
 /// States of a block; above [`BAD`] they say what is wrong.
 const UNTOUCHED: u8 = 0;
@@ -115,7 +134,7 @@ impl Base {
         for (number, row) in base.blocks.iter().enumerate() {
             let place = numbers.binary_search(&row.file);
             let place = place.map_err(|_| corrupt(number, row, Why::Missing))?;
-            let file_bytes = (*base.files[place]).as_ref().len() as u64;
+            let file_bytes = base.files[place].bytes().len() as u64;
             if row.offset.checked_add(u64::from(row.len)).is_none_or(|end| end > file_bytes) {
                 return Err(corrupt(number, row, Why::Truncated));
             }
@@ -322,6 +341,7 @@ impl Base {
     fn check(&self, number: usize) -> Result<View<'_>, Corrupt> {
         let row = &self.blocks[number];
         let until = self.blocks.get(number + 1).map(|next| next.first_key.as_slice());
+        self.will_read(number);
         match View::check(self.bytes_of(number), row, until, self.at) {
             Ok(view) => {
                 // What was bad once stays bad: readers have been told.
@@ -343,9 +363,16 @@ impl Base {
         }
     }
 
+    /// Announces that all of a block will be read.
+    fn will_read(&self, number: usize) {
+        let row = &self.blocks[number];
+        let part = row.offset as usize..row.offset as usize + row.len as usize;
+        self.files[self.file_of[number] as usize].will_read(part);
+    }
+
     fn bytes_of(&self, number: usize) -> &[u8] {
         let row = &self.blocks[number];
-        let file = (*self.files[self.file_of[number] as usize]).as_ref();
+        let file = self.files[self.file_of[number] as usize].bytes();
         // `open` saw that it lies inside; a file that is shorter now has a bad block here.
         file.get(row.offset as usize..row.offset as usize + row.len as usize).unwrap_or_default()
     }

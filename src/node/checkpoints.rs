@@ -29,7 +29,7 @@ use super::home::{self, Identity};
 use super::mapped::MappedFile;
 use crate::checkpoint::{ALIGN_BYTES, Manifest, ManifestError};
 use crate::engine::{Build, Ground};
-use crate::mvcc::base::{Base, BlockRef, Corrupt, Mapped};
+use crate::mvcc::base::{Base, BlockRef, Corrupt, Image, Mapped};
 use crate::mvcc::build::{self, Sink};
 
 mod shed;
@@ -104,7 +104,7 @@ pub(super) struct Checkpoints {
     /// Images before it that somebody may still read.
     older: Vec<Weak<Base>>,
     /// Files of those that it does not share; what somebody has mapped must not shrink.
-    retired: BTreeMap<u64, Weak<dyn AsRef<[u8]> + Send + Sync>>,
+    retired: BTreeMap<u64, Weak<dyn Image>>,
     hurry: Hurry,
 }
 
@@ -329,8 +329,9 @@ impl Checkpoints {
         for (_, file) in by_size.into_iter().take(too_many) {
             let bytes = &self.files[&file];
             for row in rows.iter_mut().filter(|row| row.file == file) {
-                let at = row.offset as usize;
-                let block = &(**bytes).as_ref()[at..at + row.len as usize];
+                let part = row.offset as usize..row.offset as usize + row.len as usize;
+                bytes.will_read(part.clone());
+                let block = &bytes.bytes()[part];
                 if crc32c::crc32c(block) != row.crc {
                     // Say which block it is in the words of whoever reads it.
                     base.touch(&crate::keys::KeyRange::all())?;

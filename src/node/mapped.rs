@@ -6,11 +6,16 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Once;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicPtr, AtomicUsize};
+
+use memmap2::Advice;
+
+use crate::mvcc::base::Image;
 
 /// The exit code of a member whose disk failed.
 const DISK_FAILED: i32 = 20;
@@ -59,15 +64,23 @@ impl MappedFile {
         let file = File::open(path)?;
         // SAFETY: as the caller promises.
         let map = unsafe { memmap2::Mmap::map(&file) }?;
+        // Else every key of a store that is larger than memory brings 128 KiB in and as much out.
+        map.advise(Advice::Random)?;
         let path = CString::new(path.as_os_str().as_bytes())?;
         let named = Entry::new(map.as_ptr() as usize, map.len(), path);
         Ok(MappedFile { map, _named: named })
     }
 }
 
-impl AsRef<[u8]> for MappedFile {
-    fn as_ref(&self) -> &[u8] {
+impl Image for MappedFile {
+    fn bytes(&self) -> &[u8] {
         &self.map
+    }
+
+    /// The kernel reads it in one go, not page by page.
+    fn will_read(&self, part: Range<usize>) {
+        // Without it reading is slow, and as right.
+        let _ = self.map.advise_range(Advice::WillNeed, part.start, part.len());
     }
 }
 
@@ -184,9 +197,9 @@ mod tests {
         let file = fs::OpenOptions::new().write(true).open(path).expect("opened");
         file.set_len(4096).expect("cut");
         // In a thread, as cores and others read.
-        let first = mapped.as_ref()[4095];
+        let first = mapped.bytes()[4095];
         let read = std::thread::scope(|scope| {
-            scope.spawn(|| std::hint::black_box(mapped.as_ref()[2 * 4096 + 17])).join()
+            scope.spawn(|| std::hint::black_box(mapped.bytes()[2 * 4096 + 17])).join()
         });
         panic!("{first} {read:?}: it was there");
     }

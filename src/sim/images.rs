@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::checkpoint::Manifest;
 use crate::engine::{Build, Ground};
 use crate::keys::Revision;
-use crate::mvcc::base::{Base, Mapped};
+use crate::mvcc::base::{Base, Image, Mapped};
 use crate::mvcc::build::Memory;
 
 /// The checkpoint directory.
@@ -69,8 +69,8 @@ impl Images {
 
 struct File(Arc<Vec<u8>>);
 
-impl AsRef<[u8]> for File {
-    fn as_ref(&self) -> &[u8] {
+impl Image for File {
+    fn bytes(&self) -> &[u8] {
         &self.0
     }
 }

@@ -39,7 +39,7 @@ impl Plan {
     /// The same, with the troubles that a seed has: every second disk fails, two of three crash.
     #[must_use]
     pub fn of(self, seed: u64) -> Plan {
-        Plan { disk_faults: seed % 2 == 0, crashes: seed % 3 > 0, ..self }
+        Plan { disk_faults: seed.is_multiple_of(2), crashes: !seed.is_multiple_of(3), ..self }
     }
 }
 

@@ -58,11 +58,14 @@ impl<'a> Cursor<'a> {
                 let key = view.key(number);
                 return Ok(Some(KeyRef { key, base: self.base, block: self.block, view, number }));
             }
-            if self.open.take().is_some() {
-                self.block += 1;
-            }
+            let goes_on = self.open.take().is_some();
+            self.block += usize::from(goes_on);
             if self.block >= self.end {
                 return Ok(None);
+            }
+            if goes_on {
+                // Who has read one to its end reads on.
+                self.base.will_read(self.block);
             }
             self.open_block()?;
         }

@@ -139,7 +139,7 @@ fn flip_large(step: usize) {
         let key = format!("/registry/pods/{:05}", random.below(900)).into_bytes();
         let why = base.newest(&key).map_err(|corrupt| corrupt.why);
         assert_eq!(why, Err(Why::Checksum));
-        bytes = (*base.files[0]).as_ref().to_vec();
+        bytes = base.files[0].bytes().to_vec();
         bytes[bit / 8] ^= 1 << (bit % 8);
     }
 }
