@@ -24,9 +24,9 @@ use crate::checkpoint::Manifest;
 use crate::keys::{CoreId, LaneId, LeaseId, Revision};
 use crate::lane::Cut;
 use crate::lane::redo::{self, Control, Malformed, Reader, Record, Seen};
-use crate::mvcc::Layer;
 use crate::mvcc::base::{Base, BlockRef};
 use crate::mvcc::build::{self, Sink};
+use crate::mvcc::{HashWalk, Layer};
 use crate::order::EpochRecord;
 
 /// Milliseconds after which an image that could not be built is tried again.
@@ -518,6 +518,7 @@ impl Engine {
         for seat in &mut self.seats {
             dropped.extend(seat.shard.swap(Arc::clone(base)));
         }
+        self.digests.values_mut().flatten().for_each(HashWalk::base_changed);
         fx.recycle = Some(cuts);
         self.send(from, Message::Swapped { dropped }, fx);
     }

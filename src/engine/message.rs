@@ -142,15 +142,15 @@ pub enum Whole {
 pub enum Question {
     /// Which keys did a lease hold at a revision?
     KeysOf(LeaseId, Revision),
-    /// What is digested of the revisions from `from` on, at `at`?
+    /// What comes next in the digest at `at`?
     Records {
-        /// First revision of interest.
-        from: Revision,
         /// The revision that is digested.
         at: Revision,
         /// History below is gone.
         compacted: Revision,
     },
+    /// Nothing more: a digest was given up.
+    Forget,
     /// How much is there?
     Sizes,
 }

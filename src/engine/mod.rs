@@ -53,8 +53,8 @@ use crate::keys::{CoreId, KeyRange, LaneId, Revision};
 use crate::lane::redo::Auth;
 use crate::lane::{Cut, Group, Output, Recovered, Stored};
 use crate::lease;
-use crate::mvcc::Layer;
 use crate::mvcc::base::Base;
+use crate::mvcc::{HashWalk, Layer};
 use crate::order::Order;
 use crate::route::{ClaimId, RangeMap};
 use crate::shard::{Context, Outgoing};
@@ -195,6 +195,8 @@ pub struct Engine {
     seats: Vec<Seat>,
     /// Cross-shard writes that this core coordinates.
     across: BTreeMap<ClaimId, Across>,
+    /// Digests under way, by the keeper's number: where each shard of this core stands.
+    digests: BTreeMap<u64, Vec<HashWalk>>,
     /// Reads that this core gathers.
     gathers: BTreeMap<u64, Gather>,
     next_op: u64,
@@ -271,6 +273,7 @@ impl Engine {
             control: Control::default(),
             seats,
             across: BTreeMap::new(),
+            digests: BTreeMap::new(),
             gathers: BTreeMap::new(),
             next_op: 1,
             gated: BTreeMap::new(),

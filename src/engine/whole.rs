@@ -6,11 +6,12 @@ use bytes::Bytes;
 use super::message::{Message, Origin, Question, Whole};
 use super::{Answer, Effects, Engine, Error, Reply};
 use crate::keys::{CoreId, LeaseId, Revision};
-use crate::mvcc::{Digest, Position};
+use crate::mvcc::{Digest, HashWalk, Position};
 use crate::txn::Refusal;
 
-/// Revisions that one step of a digest covers.
-const DIGEST_STEP: i64 = 512;
+/// Versions that a shard adds to a digest in one step, or a little more; few where stores are small, so
+/// that steps meet what else goes on.
+const DIGEST_STEP: usize = if cfg!(any(test, feature = "sim")) { 8 } else { 512 };
 
 /// An operation that may have to wait for a move to end.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +33,8 @@ pub(super) struct WholeRead {
     keys: Vec<Bytes>,
     records: Vec<(Position, Bytes)>,
     compacted: Revision,
-    from: Revision,
+    /// Per core up to where its records are here.
+    reached: Vec<Revision>,
     digest: Digest,
     /// Some of it can not be read.
     corrupt: bool,
@@ -48,10 +50,7 @@ impl Engine {
         keeper.whole_running += 1;
         match task {
             Task::Revoke(lease, origin) => self.begin_revoke(lease, origin, fx),
-            Task::KeysOf { lease, .. } => {
-                let at = self.order.watermark();
-                self.ask_all(task, at, Question::KeysOf(lease, at), fx);
-            }
+            Task::KeysOf { lease, .. } => self.ask_keys(task, lease, fx),
             Task::Hash { at, origin } => self.begin_digest(at, origin, fx),
         }
     }
@@ -86,6 +85,11 @@ impl Engine {
         self.begin_whole(Task::Hash { at, origin }, fx);
     }
 
+    fn ask_keys(&mut self, task: Task, lease: LeaseId, fx: &mut Effects) {
+        let at = self.order.watermark();
+        self.ask_all(task, at, Question::KeysOf(lease, at), fx);
+    }
+
     fn begin_digest(&mut self, at: Revision, origin: Origin, fx: &mut Effects) {
         let compacted = self.control.compacted;
         if at < compacted {
@@ -93,7 +97,7 @@ impl Engine {
             self.answer_state(origin, Err(Error::Refused(Refusal::Compacted)));
             return self.end_whole(fx);
         }
-        let question = Question::Records { from: Revision::FIRST, at, compacted };
+        let question = Question::Records { at, compacted };
         self.ask_all(Task::Hash { at, origin }, at, question, fx);
     }
 
@@ -106,7 +110,7 @@ impl Engine {
             keys: Vec::new(),
             records: Vec::new(),
             compacted: self.control.compacted,
-            from: Revision::FIRST,
+            reached: vec![Revision::ZERO; usize::from(self.cores)],
             digest: Digest::new(),
             corrupt: false,
         };
@@ -129,69 +133,103 @@ impl Engine {
         fx: &mut Effects,
     ) {
         let found = match question {
+            Question::Forget => return drop(self.digests.remove(&op)),
             Question::Sizes => Whole::Sizes(self.sizes()),
             Question::KeysOf(lease, at) => {
                 let keys = self.seats.iter().flat_map(|seat| seat.shard.keys_of_at(lease, at));
                 Whole::Keys(keys.collect())
             }
-            Question::Records { from, at, compacted } => {
-                let through = Revision((from.0 + DIGEST_STEP - 1).min(at.0));
-                let records = self.intact(|engine| {
-                    let mut records = Vec::new();
-                    for seat in &engine.seats {
-                        let store = seat.shard.store();
-                        store.hash_records(from, through, at, compacted, &mut |position, bytes| {
-                            records.push((position, Bytes::copy_from_slice(bytes)));
-                        });
-                    }
-                    records
-                });
-                records.map_or(Whole::Corrupt, |records| Whole::Records { records, through })
-            }
+            Question::Records { at, compacted } => self.digest_part(op, at, compacted),
         };
         self.send(from, Message::All { op, found }, fx);
     }
 
+    /// The next records of this core's shards. Those that are ahead of others wait.
+    fn digest_part(&mut self, op: u64, at: Revision, compacted: Revision) -> Whole {
+        let begin = || self.seats.iter().map(|_| HashWalk::new(at, at, compacted)).collect();
+        let mut walks: Vec<HashWalk> = self.digests.remove(&op).unwrap_or_else(begin);
+        let reached = |walks: &[HashWalk]| walks.iter().map(HashWalk::reached).min().unwrap_or(at);
+        let before = reached(&walks);
+        let records = self.intact(|engine| {
+            let mut records = Vec::new();
+            for (seat, walk) in engine.seats.iter().zip(&mut walks) {
+                if walk.reached() == before && before < at {
+                    let mut each = |position, bytes: &[u8]| {
+                        records.push((position, Bytes::copy_from_slice(bytes)));
+                    };
+                    seat.shard.store().hash_records(walk, DIGEST_STEP, &mut each);
+                }
+            }
+            records
+        });
+        let Some(records) = records else { return Whole::Corrupt };
+        let through = reached(&walks);
+        if through < at {
+            self.digests.insert(op, walks);
+        }
+        Whole::Records { records, through }
+    }
+
     /// One core's part of an operation over the whole store.
-    pub(super) fn whole_part(&mut self, _from: CoreId, op: u64, found: Whole, fx: &mut Effects) {
+    pub(super) fn whole_part(&mut self, from: CoreId, op: u64, found: Whole, fx: &mut Effects) {
         let keeper = self.keeper.as_mut().expect("asked by the keeper");
         let read = keeper.whole_reads.get_mut(&op).expect("a read under way");
         read.missing -= 1;
-        let mut until = Revision::ZERO;
         match found {
             Whole::Keys(mut keys) => read.keys.append(&mut keys),
             Whole::Records { mut records, through } => {
                 read.records.append(&mut records);
-                until = through;
+                read.reached[usize::from(from.0)] = through;
             }
             Whole::Corrupt => read.corrupt = true,
             Whole::Sizes(_) => unreachable!("answered elsewhere"),
         }
         if read.missing == 0 {
-            self.whole_step(op, until, fx);
+            self.whole_step(op, fx);
         }
     }
 
     /// All cores have answered: goes on with a digest, or ends.
-    fn whole_step(&mut self, op: u64, through: Revision, fx: &mut Effects) {
-        let cores = self.cores;
+    fn whole_step(&mut self, op: u64, fx: &mut Effects) {
         let keeper = self.keeper.as_mut().expect("on the keeper's core");
         let read = keeper.whole_reads.get_mut(&op).expect("a read under way");
-        if let (Task::Hash { origin, .. }, true) = (read.task, read.corrupt) {
+        // A core that knows of a compaction collects what it digests: no core knows before this one.
+        let overtaken = self.control.compacted > read.compacted;
+        if let Task::Hash { at, origin } = read.task
+            && (read.corrupt || overtaken)
+        {
+            let corrupt = read.corrupt;
             keeper.whole_reads.remove(&op);
+            self.put_to_all(op, Question::Forget, fx);
+            if !corrupt {
+                return self.begin_digest(at, origin, fx);
+            }
             self.respond(origin, Err(Error::Corrupt), fx);
             return self.end_whole(fx);
         }
+        if let task @ Task::KeysOf { lease, .. } = read.task
+            && self.control.compacted > read.at
+        {
+            keeper.whole_reads.remove(&op);
+            return self.ask_keys(task, lease, fx);
+        }
         if let Task::Hash { at, .. } = read.task {
+            let through = read.reached.iter().copied().min().unwrap_or(at);
             read.records.sort_unstable_by_key(|(position, _)| *position);
-            for (_, bytes) in read.records.drain(..) {
+            let complete = read.records.partition_point(|(position, _)| position.0 <= through);
+            for (_, bytes) in read.records.drain(..complete) {
                 read.digest.add(&bytes);
             }
             if through < at {
-                read.from = through.next();
-                read.missing = cores;
-                let question = Question::Records { from: read.from, at, compacted: read.compacted };
-                return self.put_to_all(op, question, fx);
+                // Who is ahead waits, so that nobody's records pile up here.
+                let behind = (0..).map(CoreId).zip(&read.reached).filter(|(_, it)| **it == through);
+                let behind: Vec<CoreId> = behind.map(|(core, _)| core).collect();
+                read.missing = behind.len() as u16;
+                let question = Question::Records { at, compacted: read.compacted };
+                for core in behind {
+                    self.send(core, Message::AskAll { op, question }, fx);
+                }
+                return;
             }
         }
         let mut read = keeper.whole_reads.remove(&op).expect("just seen");

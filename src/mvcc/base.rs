@@ -12,7 +12,7 @@ mod row;
 mod tests;
 
 pub use cursor::{Cursor, KeyRef};
-pub use history::History;
+pub use history::{History, Merge};
 pub use row::{BlockRef, Corrupt, Why};
 
 pub(super) use block::{Block, Place, VERSION_COST, push_key, push_version, split_key, tops};
@@ -302,7 +302,13 @@ impl Base {
         from: Revision,
         through: Revision,
     ) -> History<'a> {
-        History::new(self, ranges, from, through)
+        History::new(self, Merge::new(self, ranges, from, through))
+    }
+
+    /// Goes on with what is left of a walk through this base.
+    #[must_use]
+    pub fn resume(&self, merge: Merge) -> History<'_> {
+        History::new(self, merge)
     }
 
     /// Shows every key whose newest version binds it to a lease, in key order. Reads only the blocks that

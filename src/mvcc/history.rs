@@ -37,6 +37,17 @@ impl Store {
         if from <= self.base.at() && !self.base.history(range, from, through, each) {
             return;
         }
+        self.history_in_memory(range, from, through, each);
+    }
+
+    /// As [`Store::history`], without the base.
+    pub(super) fn history_in_memory(
+        &self,
+        range: &KeyRange,
+        from: Revision,
+        through: Revision,
+        each: &mut dyn FnMut(VersionRef<'_>) -> bool,
+    ) {
         if let Some(frozen) = self.frozen()
             && from <= self.floor()
             && !frozen.history(range, from, through.min(self.floor()), each)

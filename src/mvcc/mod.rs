@@ -34,7 +34,7 @@ mod slots;
 mod tests;
 mod version;
 
-pub use hash::{Digest, REVISION_KEY_BYTES, TOMBSTONE, push_record, revision_key};
+pub use hash::{Digest, HashWalk, REVISION_KEY_BYTES, TOMBSTONE, push_record, revision_key};
 pub use layer::Layer;
 pub use piece::Piece;
 pub use version::{Position, VersionRef};

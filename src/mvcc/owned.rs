@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::base::{self, Base, BlockRef, Corrupt, KeyRef};
+use super::base::{self, Base, BlockRef, Corrupt, History, KeyRef, Merge};
 use super::layer::Beneath;
 use super::{Position, VersionRef};
 use crate::keys::{KeyRange, LeaseId, Revision};
@@ -161,6 +161,18 @@ impl OwnedBase {
     ) -> bool {
         let Some(base) = &self.base else { return true };
         base.history(&self.parts(range), from, through.min(base.at())).flatten().all(each)
+    }
+
+    /// A walk through all owned versions in order of position, or what is left of one through this base.
+    pub(super) fn walk(
+        &self,
+        left: Option<Merge>,
+        from: Revision,
+        through: Revision,
+    ) -> Option<History<'_>> {
+        let base = self.base.as_ref()?;
+        let begin = || base.history(&self.parts(&KeyRange::all()), from, through.min(base.at()));
+        Some(left.map_or_else(begin, |left| base.resume(left)))
     }
 
     /// The keys of `range` in order.

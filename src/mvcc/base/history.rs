@@ -21,24 +21,29 @@ const PICKED_SHARE: usize = 8;
 /// versions of the ranges when those are few.
 pub struct History<'a> {
     base: &'a Base,
+    merge: Merge,
+}
+
+/// Where a [`History`] stands: what is left of it, to go on with later, on the same base.
+#[derive(Debug)]
+pub struct Merge {
     ranges: Vec<KeyRange>,
     from: Revision,
     through: Revision,
-    /// Where each source stands: the position of its next version, or one that is not behind it.
+    /// Where each source stands: the position of its next version, or, before its block is opened, one
+    /// that is not behind it.
     next: BinaryHeap<Reverse<(Position, usize)>>,
-    sources: Vec<Source<'a>>,
+    sources: Vec<Source>,
 }
 
-struct Source<'a> {
+#[derive(Debug)]
+struct Source {
     block: usize,
-    open: Option<Open<'a>>,
+    /// `None` before the block is opened.
+    walk: Option<Walk>,
 }
 
-struct Open<'a> {
-    view: View<'a>,
-    walk: Walk,
-}
-
+#[derive(Debug)]
 enum Walk {
     /// All versions from this place on in the block's order, of which those with these numbers count.
     Order { place: usize, wanted: Vec<Range<usize>> },
@@ -46,13 +51,13 @@ enum Walk {
     Picked(Vec<usize>),
 }
 
-impl<'a> History<'a> {
+impl Merge {
     pub(super) fn new(
-        base: &'a Base,
+        base: &Base,
         ranges: &[KeyRange],
         from: Revision,
         through: Revision,
-    ) -> History<'a> {
+    ) -> Merge {
         let ranges: Vec<KeyRange> = ranges.iter().filter(|r| !r.is_empty()).cloned().collect();
         let mut blocks: Vec<usize> = ranges.iter().flat_map(|r| base.blocks_of(r)).collect();
         blocks.sort_unstable();
@@ -63,18 +68,17 @@ impl<'a> History<'a> {
         });
         let next = blocks.iter().enumerate();
         let next = next.map(|(at, n)| Reverse(((base.blocks[*n].oldest.max(from), 0), at)));
-        History {
-            base,
+        Merge {
             from,
             through,
             next: if from > through { BinaryHeap::new() } else { next.collect() },
-            sources: blocks.iter().map(|block| Source { block: *block, open: None }).collect(),
+            sources: blocks.iter().map(|block| Source { block: *block, walk: None }).collect(),
             ranges,
         }
     }
 
-    fn open(&self, block: usize) -> Result<Open<'a>, Corrupt> {
-        let view = self.base.view(block)?;
+    /// Finds what there is of the ranges in a block, and where it begins.
+    fn walk(&self, view: View<'_>) -> Walk {
         let mut wanted: Vec<Range<usize>> = Vec::with_capacity(self.ranges.len());
         for range in &self.ranges {
             let first = view.lower_bound(&range.start);
@@ -86,7 +90,7 @@ impl<'a> History<'a> {
         }
         wanted.sort_unstable_by_key(|versions| versions.start);
         let count: usize = wanted.iter().map(Range::len).sum();
-        let walk = if count < view.versions() / PICKED_SHARE {
+        if count < view.versions() / PICKED_SHARE {
             let mut picked: Vec<(Position, usize)> = wanted
                 .into_iter()
                 .flatten()
@@ -97,8 +101,69 @@ impl<'a> History<'a> {
             Walk::Picked(picked.into_iter().map(|(_, v)| v).collect())
         } else {
             Walk::Order { place: view.older(self.from), wanted }
+        }
+    }
+
+    /// The source at the top of the heap stands somewhere else now.
+    fn settle(&mut self, view: View<'_>) {
+        let Some(Reverse((_, at))) = self.next.pop() else { return };
+        let walk = self.sources[at].walk.as_mut();
+        if let Some(v) = walk.and_then(|walk| walk.settle(view))
+            && let Some(position) = view.position(v)
+            && position.0 <= self.through
+        {
+            self.next.push(Reverse((position, at)));
+        }
+    }
+}
+
+impl<'a> History<'a> {
+    pub(super) fn new(base: &'a Base, merge: Merge) -> History<'a> {
+        History { base, merge }
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn pause(self) -> Merge {
+        self.merge
+    }
+
+    /// The next version, without going on. After an error the block is left out.
+    pub fn peek(&mut self) -> Option<Result<VersionRef<'a>, Corrupt>> {
+        loop {
+            let Reverse((_, at)) = *self.merge.next.peek()?;
+            let view = match self.base.view(self.merge.sources[at].block) {
+                Ok(view) => view,
+                Err(corrupt) => {
+                    self.merge.next.pop();
+                    return Some(Err(corrupt));
+                }
+            };
+            match &self.merge.sources[at].walk {
+                Some(walk) => {
+                    let v = walk.current(view);
+                    match v.and_then(|v| view.version(view.key_of(v), v)) {
+                        Some(version) => return Some(Ok(version)),
+                        None => self.advance(),
+                    }
+                }
+                None => {
+                    self.merge.sources[at].walk = Some(self.merge.walk(view));
+                    self.merge.settle(view);
+                }
+            }
+        }
+    }
+
+    /// Goes on behind the version that [`History::peek`] has shown.
+    pub fn advance(&mut self) {
+        let Some(Reverse((_, at))) = self.merge.next.peek() else { return };
+        let source = &mut self.merge.sources[*at];
+        let (Some(walk), Ok(view)) = (&mut source.walk, self.base.view(source.block)) else {
+            return;
         };
-        Ok(Open { view, walk })
+        walk.advance();
+        self.merge.settle(view);
     }
 }
 
@@ -106,58 +171,40 @@ impl<'a> Iterator for History<'a> {
     type Item = Result<VersionRef<'a>, Corrupt>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let Reverse((_, at)) = self.next.pop()?;
-            let block = self.sources[at].block;
-            let mut shown = None;
-            let mut open = match self.sources[at].open.take() {
-                Some(mut open) => {
-                    shown = open.take();
-                    open
-                }
-                None => match self.open(block) {
-                    Ok(open) => open,
-                    Err(corrupt) => return Some(Err(corrupt)),
-                },
-            };
-            if let Some(position) = open.position()
-                && position.0 <= self.through
-            {
-                self.next.push(Reverse((position, at)));
-                self.sources[at].open = Some(open);
-            }
-            if let Some(version) = shown {
-                return Some(Ok(version));
-            }
+        let shown = self.peek()?;
+        if shown.is_ok() {
+            self.advance();
         }
+        Some(shown)
     }
 }
 
-impl<'a> Open<'a> {
-    /// Where the next version stands; passes over what is not in the ranges.
-    fn position(&mut self) -> Option<Position> {
-        match &mut self.walk {
-            Walk::Picked(picked) => self.view.position(*picked.last()?),
-            Walk::Order { place, wanted } => loop {
-                let v = self.view.ordered(*place)?;
-                let behind = wanted.partition_point(|versions| versions.end <= v);
-                if wanted.get(behind).is_some_and(|versions| versions.contains(&v)) {
-                    return self.view.position(v);
-                }
-                *place += 1;
-            },
+impl Walk {
+    /// The number of the version where it stands.
+    fn current(&self, view: View<'_>) -> Option<usize> {
+        match self {
+            Walk::Picked(picked) => picked.last().copied(),
+            Walk::Order { place, .. } => view.ordered(*place),
         }
     }
 
-    /// The version that [`Open::position`] has found.
-    fn take(&mut self) -> Option<VersionRef<'a>> {
-        let v = match &mut self.walk {
-            Walk::Picked(picked) => picked.pop()?,
-            Walk::Order { place, .. } => {
-                *place += 1;
-                self.view.ordered(*place - 1)?
+    fn advance(&mut self) {
+        match self {
+            Walk::Picked(picked) => drop(picked.pop()),
+            Walk::Order { place, .. } => *place += 1,
+        }
+    }
+
+    /// Passes over what is not in the ranges, and says where it stands then.
+    fn settle(&mut self, view: View<'_>) -> Option<usize> {
+        loop {
+            let v = self.current(view)?;
+            let Walk::Order { place, wanted } = self else { return Some(v) };
+            let behind = wanted.partition_point(|versions| versions.end <= v);
+            if wanted.get(behind).is_some_and(|versions| versions.contains(&v)) {
+                return Some(v);
             }
-        };
-        self.view.version(self.view.key_of(v), v)
+            *place += 1;
+        }
     }
 }

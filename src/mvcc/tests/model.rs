@@ -8,7 +8,7 @@ use cored_proto::mvccpb::KeyValue;
 use prost::Message;
 
 use super::super::build::Sizes;
-use super::super::{Position, Store, VersionRef};
+use super::super::{HashWalk, Position, Store, VersionRef};
 use super::{Images, Random};
 use crate::keys::{KeyRange, LeaseId, Revision};
 use crate::lane::redo::Change;
@@ -339,12 +339,15 @@ impl World {
     fn check_hash(&mut self) {
         let at = self.readable();
         let mut records = Vec::new();
-        let mut from = Revision::FIRST;
-        while from <= at {
-            let through = Revision(from.0 + self.random.below(40) as i64).min(at);
+        let mut walk = HashWalk::new(at, at, self.model.compacted);
+        while walk.reached() < at {
+            let before = walk.reached();
             let mut each = |position, bytes: &[u8]| records.push((position, bytes.to_vec()));
-            self.store.hash_records(from, through, at, self.model.compacted, &mut each);
-            from = through.next();
+            self.store.hash_records(&mut walk, 1 + self.random.below(40), &mut each);
+            assert!(walk.reached() > before);
+            if self.random.percent(25) {
+                walk.base_changed();
+            }
         }
         assert_eq!(records, self.model.hash_records(at));
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::super::{Digest, Store, VersionRef};
+use super::super::{Digest, HashWalk, Store, VersionRef};
 use crate::keys::{KeyRange, LeaseId, Revision};
 use crate::lane::redo::Change;
 
@@ -278,9 +278,9 @@ fn hashkv_equals_etcds_known_answers() {
     let hash = |store: &Store, at: i64, compacted: i64| {
         let (at, compacted) = (Revision(at), Revision(compacted));
         let mut digest = Digest::new();
-        store.hash_records(Revision::FIRST, at, at, compacted, &mut |_, record| {
-            digest.add(record);
-        });
+        let mut walk = HashWalk::new(at, at, compacted);
+        store.hash_records(&mut walk, usize::MAX, &mut |_, record| digest.add(record));
+        assert_eq!(walk.reached(), at);
         digest.value()
     };
     let mut store = Store::new();
@@ -318,9 +318,8 @@ fn hashkv_counts_what_compaction_kept_when_no_key_lives() {
     delete(&mut store, 3, "a");
     let mut digest = Digest::new();
     let compacted = store.compacted();
-    store.hash_records(Revision::FIRST, Revision(3), compacted, compacted, &mut |_, record| {
-        digest.add(record);
-    });
+    let mut walk = HashWalk::new(Revision(3), compacted, compacted);
+    store.hash_records(&mut walk, usize::MAX, &mut |_, record| digest.add(record));
     assert_eq!(digest.value(), 3_520_211_144, "both records, as without a compaction");
 }
 
