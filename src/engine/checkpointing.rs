@@ -149,6 +149,8 @@ pub(super) struct Checkpointing {
     epoch: EpochRecord,
     /// Bytes in the logs above the newest image, as the cores report them.
     log_bytes: u64,
+    /// Whether the cores were told to let nothing grow.
+    holding: bool,
     /// Cores that stop and have said how much their logs have.
     stopping: u16,
     /// The node stops, and waits until then for the checkpoint under way.
@@ -493,13 +495,14 @@ impl Engine {
         let Some(base) = base else {
             *retry_at_ms = Some(now_ms + RETRY_MS);
             checkpoint.stop_ms = None;
-            return;
+            return self.hold_or_release(fx);
         };
         let cuts = Arc::clone(&build.cuts);
         checkpoint.compacted = build.compacted;
         checkpoint.bad_reads = 0;
         checkpoint.base = Some(Arc::clone(&base));
         checkpoint.stage = Stage::Swapping { missing: cores, dropped: Vec::new() };
+        self.hold_or_release(fx);
         for core in (0..self.cores).map(CoreId) {
             let message = Message::Swap { base: Arc::clone(&base), cuts: Arc::clone(&cuts) };
             self.send(core, message, fx);
@@ -555,9 +558,25 @@ impl Engine {
         let (cores, serving) = (self.cores, self.serving);
         let checkpoint = self.checkpoint();
         checkpoint.log_bytes += bytes;
+        self.hold_or_release(fx);
+        let checkpoint = self.checkpoint();
         checkpoint.stopping += u16::from(last);
         if last && serving && checkpoint.stopping == cores {
             self.stop_checkpoints(fx);
+        }
+    }
+
+    /// Lets nothing grow while an image is built and the next one is more than due: memory would not
+    /// suffice for what writers have ready. Otherwise, and if it can not be built, nobody has to wait.
+    fn hold_or_release(&mut self, fx: &mut Effects) {
+        let most = self.checkpoint_bytes_max;
+        let checkpoint = self.checkpoint();
+        let is_built = matches!(checkpoint.stage, Stage::Building { retry_at_ms: None, .. });
+        let hold = is_built && checkpoint.log_bytes >= most.saturating_add(most / 2);
+        if hold != std::mem::replace(&mut checkpoint.holding, hold) {
+            for core in (0..self.cores).map(CoreId) {
+                self.send(core, Message::Hold(hold), fx);
+            }
         }
     }
 }

@@ -363,6 +363,8 @@ pub enum Message {
         /// It has been told to stop, and says no more.
         last: bool,
     },
+    /// Let nothing grow, or let things grow again.
+    Hold(bool),
     /// Tell how far your lanes are: a checkpoint begins.
     Mark,
     /// How far the sender's lanes are.

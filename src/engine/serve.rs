@@ -38,6 +38,9 @@ impl Engine {
         if !self.serving {
             return fx.answers.push((id, Err(Error::NoLeader)));
         }
+        if self.must_wait(&request) && self.control.alarms.refuse(&request).is_none() {
+            return self.held.push_back((id, request));
+        }
         self.requests += 1;
         let origin = Origin { core: self.core, id };
         match self.way(&request) {

@@ -224,7 +224,7 @@ impl World {
                 base: base.clone(),
                 log_bytes,
                 checkpoint_bytes: self.checkpoint_bytes,
-                checkpoint_bytes_max: u64::MAX,
+                checkpoint_bytes_max: self.checkpoint_bytes,
                 hub: HUB,
                 auto_compaction: None,
             })

@@ -173,8 +173,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "a revocation does not latch the keys of its lease",
         rule: "R9",
         file: "src/engine/across.rs",
-        replace: "Work::Revoke { second, .. } if *second || across.keys.is_empty() =>",
-        with: "Work::Revoke { second, .. } if *second || across.keys.is_empty() || true =>",
+        replace: "Round::Ask if !keys.is_empty() =>",
+        with: "Round::Ask if false =>",
     },
     Mutant {
         name: "a shard serves keys that are still on their way",
@@ -208,7 +208,7 @@ pub const MUTANTS: &[Mutant] = &[
         name: "lease bindings do not move with their keys",
         rule: "R10",
         file: "src/shard/mod.rs",
-        replace: "self.attached.attach(*lease, key);
+        replace: "self.attached.bind(key, *lease);
         }
         self.store.import",
         with: "let _ = (key, lease);
@@ -299,18 +299,16 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a lease keeps keys that another lease has now",
         rule: "R13",
-        file: "src/shard/install.rs",
-        replace: "        if before.is_some() {
-            self.attached.detach(before, key);
-        }",
-        with: "",
+        file: "src/lease/index.rs",
+        replace: "            self.forget(before, key);",
+        with: "            let _ = (before, Self::forget);",
     },
     Mutant {
         name: "a key that its own transaction deletes again hangs on its lease",
         rule: "R13",
-        file: "src/shard/evaluate.rs",
-        replace: "if self.binds {",
-        with: "if self.binds && false {",
+        file: "src/shard/install.rs",
+        replace: "        self.attached.bind(key, lease);\n        if",
+        with: "        if lease.is_some() {\n            self.attached.bind(key, lease);\n        }\n        if",
     },
     Mutant {
         name: "the image is of a revision above the watermark",
@@ -375,5 +373,26 @@ pub const MUTANTS: &[Mutant] = &[
         file: "src/engine/moves.rs",
         replace: "        self.own_ranges();",
         with: "",
+    },
+    Mutant {
+        name: "a shard is asked for a lease's keys before all are latched",
+        rule: "R9",
+        file: "src/engine/across.rs",
+        replace: "let steps = self.everywhere(&claim, &Want::Hold);\n        self.begin_op(Work::Revoke { lease, origin, round: Round::Lease }, steps, fx);",
+        with: "let steps = self.everywhere(&claim, &Want::KeysOf(lease));\n        self.begin_op(Work::Revoke { lease, origin, round: Round::Ask }, steps, fx);",
+    },
+    Mutant {
+        name: "a lease that is gone still has its time",
+        rule: "R13",
+        file: "src/engine/lease_life.rs",
+        replace: "        keeper.clock.revoke(lease);",
+        with: "",
+    },
+    Mutant {
+        name: "a digest goes on behind a compaction",
+        rule: "R13",
+        file: "src/engine/whole.rs",
+        replace: "&& (read.corrupt || overtaken)",
+        with: "&& (read.corrupt || overtaken && false)",
     },
 ];

@@ -1,6 +1,8 @@
 //! When a checkpoint is made, and when it is waited for.
 
 use super::*;
+use crate::mvcc::base::Mapped;
+use crate::mvcc::build::Memory;
 
 /// More than these bytes of log are never above an image, half of which would be more.
 fn small() -> Node {
@@ -40,4 +42,60 @@ fn an_image_is_waited_for_when_the_next_one_is_due() {
     assert!(node.hurried > 0);
     // It is the same image; the next one comes when this one is there.
     assert!(node.build.is_none());
+}
+
+#[test]
+fn writers_wait_for_an_image_when_they_outrun_it() {
+    let mut node = small();
+    fill(&mut node, 15);
+    let build = node.build.take().expect("asked for");
+    fill(&mut node, 20);
+    let waits = node.send(0, put("a", "1"));
+    node.settle();
+    assert!(!node.answers.contains_key(&waits));
+    let delete = pb::DeleteRangeRequest { key: "key0".into(), ..Default::default() };
+    node.ask(1, Request::DeleteRange(delete)).expect("what lets nothing grow goes on");
+    assert_eq!(node.range(0, everything()).expect("reads too").count, 19);
+
+    node.turn(0, vec![Input::Built(Some(built(&build)))]);
+    node.settle();
+    assert!(node.answers.remove(&waits).expect("answered").is_ok());
+}
+
+#[test]
+fn nobody_waits_for_an_image_that_can_not_be_built() {
+    let mut node = small();
+    fill(&mut node, 15);
+    fill(&mut node, 20);
+    let waits = [0, 1].map(|core| node.send(core, put("a", "1")));
+    node.settle();
+    assert!(waits.iter().all(|id| !node.answers.contains_key(id)));
+    node.turn(0, vec![Input::Built(None)]);
+    node.settle();
+    assert!(waits.iter().all(|id| node.answers[id].is_ok()));
+}
+
+#[test]
+fn who_stops_answers_those_that_wait() {
+    let mut node = small();
+    fill(&mut node, 15);
+    fill(&mut node, 20);
+    let waits = node.send(1, put("a", "1"));
+    node.settle();
+    (0..2).for_each(|core| node.turn(core, vec![Input::Stop]));
+    node.settle();
+    assert_eq!(node.answers.remove(&waits).expect("answered").err(), Some(Error::Stopped));
+}
+
+fn put(key: &str, value: &str) -> Request {
+    let (key, value) = (key.to_owned().into(), value.to_owned().into());
+    Request::Put(pb::PutRequest { key, value, ..Default::default() })
+}
+
+/// The image that was asked for.
+fn built(build: &Build) -> Arc<Base> {
+    let mut file = Memory::new(1);
+    let rows = build.image(&mut file).expect("memory is never full");
+    let files = BTreeMap::from([(1, Arc::new(file.bytes) as Mapped)]);
+    Arc::new(Base::open(build.at, rows, files).expect("rows that make sense"))
 }
