@@ -9,7 +9,7 @@ use pb::alarm_request::AlarmAction;
 
 use super::keeper::Then;
 use super::message::Origin;
-use super::{Effects, Engine, Error, HELD_BUDGET, Reply, Request};
+use super::{Engine, Error, Reply, Request};
 use crate::lane::redo::Control;
 use crate::txn::cost;
 
@@ -55,7 +55,7 @@ impl Alarms {
 }
 
 /// The bytes by which a request lets the store grow, at most; `None` when it changes nothing.
-fn cost_bytes(request: &Request) -> Option<u64> {
+pub(super) fn cost_bytes(request: &Request) -> Option<u64> {
     match request {
         Request::Put(put) => Some(cost::put(put)),
         Request::Txn(txn) if cost::only_reads(txn) => None,
@@ -76,24 +76,6 @@ fn cost_bytes(request: &Request) -> Option<u64> {
 }
 
 impl Engine {
-    /// Whether a request waits until an image is finished: it lets the store grow, and what was written
-    /// since the last one fills as much memory as there is for it.
-    pub(super) fn must_wait(&self, request: &Request) -> bool {
-        self.holding && cost_bytes(request).is_some_and(|bytes| bytes > 0)
-    }
-
-    /// Takes up requests that had to wait, some at a turn.
-    pub(super) fn ask_held(&mut self, fx: &mut Effects) {
-        for _ in 0..HELD_BUDGET {
-            if self.holding {
-                return;
-            }
-            let Some((id, request)) = self.held.pop_front() else { return };
-            self.request(id, request, fx);
-        }
-        self.again |= !self.held.is_empty();
-    }
-
     /// On the keeper's core: raises an alarm of this member by itself; whether it was not raised yet.
     pub(super) fn raise(&mut self, alarm: AlarmType) -> bool {
         let (alarm, member) = (alarm as i32, self.member_id);

@@ -19,6 +19,7 @@ mod alarms;
 mod auto_compact;
 mod checkpointing;
 mod gather;
+mod hold;
 mod keeper;
 mod lease_life;
 mod message;
@@ -67,12 +68,6 @@ use seat::{Item, Seat, Waiter};
 
 /// Garbage versions that one turn looks at.
 const COLLECT_BUDGET: usize = 512;
-
-/// Requests that were held back, of which one turn takes up so many.
-const HELD_BUDGET: usize = 64;
-
-/// The keeper hears of so much log at once; of less once a second.
-const REPORT_BYTES: u64 = 4 << 20;
 
 /// Milliseconds between two ticks of the Raft clock.
 const RAFT_TICK_MS: u64 = 100;
@@ -213,10 +208,7 @@ pub struct Engine {
     hub: Hub,
     /// What watch streams asked before this core served.
     early_watch: Vec<(StreamId, WatchInput)>,
-    /// Whether nothing may grow now, and the requests that wait until it may: as many as clients have
-    /// under way.
-    holding: bool,
-    held: VecDeque<(RequestId, Request)>,
+    hold: hold::Hold,
     outgoing: Outgoing,
     /// The watermark at the begin of this turn: what a watcher may be told (R11).
     turn_watermark: Revision,
@@ -290,8 +282,7 @@ impl Engine {
             awaiting_map: Vec::new(),
             hub: Hub::new(core, hub),
             early_watch: Vec::new(),
-            holding: false,
-            held: VecDeque::new(),
+            hold: hold::Hold::default(),
             outgoing: Outgoing::default(),
             turn_watermark: Revision::ZERO,
             local: VecDeque::new(),
@@ -403,7 +394,7 @@ impl Engine {
             && self.across.is_empty()
             && self.gated.is_empty()
             && self.unpersisted.is_empty()
-            && self.held.is_empty()
+            && self.hold.is_empty()
             && self.keeper.as_ref().is_none_or(|keeper| keeper.is_quiet(self.cores))
     }
 
@@ -512,10 +503,7 @@ impl Engine {
             Message::Expired { lease } => self.begin_whole(whole::Task::Revoke(lease, None), fx),
             Message::Load { asked, loads } => self.load(from, asked, loads),
             Message::Logged { bytes, last } => self.logged(bytes, last, fx),
-            Message::Hold(on) => {
-                self.holding = on;
-                self.again = true;
-            }
+            Message::Hold(on) => self.hold(on),
             Message::Mark => self.mark(from, fx),
             Message::Marked { cuts, reach } => self.marked(cuts, reach),
             Message::Freeze { at } => self.freeze(from, at, fx),
@@ -664,9 +652,7 @@ impl Engine {
         }
         self.send_pieces(fx);
         self.ask_held(fx);
-        if self.logged_bytes >= REPORT_BYTES && !self.stopping {
-            self.report_log(false, fx);
-        }
+        self.report_much(fx);
         if self.garbage {
             let upto = self.control.compacted.min(self.order.watermark());
             self.garbage = false;
@@ -703,7 +689,7 @@ impl Engine {
 
     fn stop(&mut self, fx: &mut Effects) {
         self.stopping = true;
-        (self.holding, self.again) = (false, true);
+        self.hold(false);
         self.keeper_stop();
         self.report_log(true, fx);
     }

@@ -39,7 +39,7 @@ impl Engine {
             return fx.answers.push((id, Err(Error::NoLeader)));
         }
         if self.must_wait(&request) && self.control.alarms.refuse(&request).is_none() {
-            return self.held.push_back((id, request));
+            return self.hold.push(id, request);
         }
         self.requests += 1;
         let origin = Origin { core: self.core, id };
