@@ -31,8 +31,9 @@ impl Hold {
 }
 
 impl Engine {
+    /// Lets nothing grow, or lets things grow again; who stops lets nobody wait any more.
     pub(super) fn hold(&mut self, on: bool) {
-        self.hold.on = on;
+        self.hold.on = on && !self.stopping;
         self.again = true;
     }
 

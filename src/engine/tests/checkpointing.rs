@@ -87,6 +87,22 @@ fn who_stops_answers_those_that_wait() {
     assert_eq!(node.answers.remove(&waits).expect("answered").err(), Some(Error::Stopped));
 }
 
+/// More wait than one turn takes up, and the keeper, which still serves, has word under way.
+#[test]
+fn who_stops_is_held_up_no_more() {
+    let mut node = small();
+    fill(&mut node, 15);
+    fill(&mut node, 20);
+    let waits: Vec<_> = (0..100).map(|_| node.send(1, put("a", "1"))).collect();
+    node.turn(1, vec![Input::Stop]);
+    assert!(waits.iter().any(|id| !node.answers.contains_key(id)));
+    node.mesh[1].push_back((CoreId(0), Message::Hold(true)));
+    node.settle();
+    for id in waits {
+        assert_eq!(node.answers.remove(&id).expect("answered").err(), Some(Error::Stopped));
+    }
+}
+
 fn put(key: &str, value: &str) -> Request {
     let (key, value) = (key.to_owned().into(), value.to_owned().into());
     Request::Put(pb::PutRequest { key, value, ..Default::default() })
