@@ -15,6 +15,8 @@ mod leases;
 
 use super::*;
 use crate::keys::{KeyRange, LeaseId};
+use crate::mvcc::base::{BlockRef, Mapped};
+use crate::mvcc::build::Memory;
 use crate::watch::{HubConfig, StreamId, WatchInput};
 
 struct Node {
@@ -125,12 +127,16 @@ impl Node {
         }
     }
 
+    /// A turn in which a core hears that all it wrote is durable.
+    fn turn_of_disk(&mut self, core: usize) {
+        let persisted = self.written[core].drain(..).map(Input::Persisted).collect();
+        self.turn(core, persisted);
+    }
+
     fn settle(&mut self) {
         for _ in 0..100_000 {
             for core in 0..self.engines.len() {
-                let persisted: Vec<Input> =
-                    self.written[core].drain(..).map(Input::Persisted).collect();
-                self.turn(core, persisted);
+                self.turn_of_disk(core);
             }
             let quiet = self.mesh.iter().all(VecDeque::is_empty)
                 && self.written.iter().all(VecDeque::is_empty)
@@ -213,6 +219,21 @@ fn everything() -> pb::RangeRequest {
     pb::RangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() }
 }
 
+fn put_op(key: &str, lease: i64) -> pb::RequestOp {
+    let (key, value) = (key.to_owned().into(), "t".into());
+    let put = pb::PutRequest { key, value, lease, ..Default::default() };
+    pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put)) }
+}
+
+/// The image that was asked for, with what `spoil` does to its file.
+fn image_of(build: &Build, spoil: impl FnOnce(&mut [u8], &[BlockRef])) -> Arc<Base> {
+    let mut file = Memory::new(1);
+    let rows = build.image(&mut file).expect("memory is never full");
+    spoil(&mut file.bytes, &rows);
+    let files = BTreeMap::from([(1, Arc::new(file.bytes) as Mapped)]);
+    Arc::new(Base::open(build.at, rows, files).expect("rows that make sense"))
+}
+
 fn two() -> Node {
     let mut node = Node::new(2, 2);
     node.move_range("m", None, 1);
@@ -256,14 +277,8 @@ fn a_limit_cuts_across_shards_and_the_count_does_not() {
 fn a_transaction_across_shards_is_one_revision() {
     let mut node = two();
     node.put(0, "x", "0");
-    let put = |key: &str| pb::RequestOp {
-        request: Some(pb::request_op::Request::RequestPut(pb::PutRequest {
-            key: key.to_owned().into(),
-            value: "t".into(),
-            ..Default::default()
-        })),
-    };
-    let txn = pb::TxnRequest { success: vec![put("a"), put("x")], ..Default::default() };
+    let success = vec![put_op("a", 0), put_op("x", 0)];
+    let txn = pb::TxnRequest { success, ..Default::default() };
     let answer = node.ask(1, Request::Txn(txn)).expect("a transaction");
     assert_eq!(answer.revision, Revision(3));
     assert_eq!(node.all(0), "a=t@3 x=t@3");

@@ -1,8 +1,6 @@
 //! When a checkpoint is made, and when it is waited for.
 
 use super::*;
-use crate::mvcc::base::Mapped;
-use crate::mvcc::build::Memory;
 
 /// More than these bytes of log are never above an image, half of which would be more.
 fn small() -> Node {
@@ -57,7 +55,7 @@ fn writers_wait_for_an_image_when_they_outrun_it() {
     node.ask(1, Request::DeleteRange(delete)).expect("what lets nothing grow goes on");
     assert_eq!(node.range(0, everything()).expect("reads too").count, 19);
 
-    node.turn(0, vec![Input::Built(Some(built(&build)))]);
+    node.turn(0, vec![Input::Built(Some(image_of(&build, |_, _| ())))]);
     node.settle();
     assert!(node.answers.remove(&waits).expect("answered").is_ok());
 }
@@ -106,12 +104,4 @@ fn who_stops_is_held_up_no_more() {
 fn put(key: &str, value: &str) -> Request {
     let (key, value) = (key.to_owned().into(), value.to_owned().into());
     Request::Put(pb::PutRequest { key, value, ..Default::default() })
-}
-
-/// The image that was asked for.
-fn built(build: &Build) -> Arc<Base> {
-    let mut file = Memory::new(1);
-    let rows = build.image(&mut file).expect("memory is never full");
-    let files = BTreeMap::from([(1, Arc::new(file.bytes) as Mapped)]);
-    Arc::new(Base::open(build.at, rows, files).expect("rows that make sense"))
 }

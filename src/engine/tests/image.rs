@@ -1,8 +1,6 @@
 //! Nodes over an image that is damaged.
 
 use super::*;
-use crate::mvcc::base::Mapped;
-use crate::mvcc::build::Memory;
 use crate::txn::Refusal;
 use pb::AlarmType;
 use pb::alarm_request::AlarmAction;
@@ -20,12 +18,7 @@ fn go_over_to_a_damaged_image(node: &mut Node) {
 /// The image that was asked for, with a bit of its first block flipped.
 fn build_damaged_image(node: &mut Node) -> Arc<Base> {
     let build = node.build.take().expect("asked for");
-    let mut file = Memory::new(1);
-    let rows = build.image(&mut file).expect("memory is never full");
-    file.bytes[rows[0].offset as usize + 40] ^= 1;
-    let files = BTreeMap::from([(1, Arc::new(file.bytes) as Mapped)]);
-    let base = Base::open(build.at, rows, files).expect("rows that make sense");
-    Arc::new(base)
+    image_of(&build, |bytes, rows| bytes[rows[0].offset as usize + 40] ^= 1)
 }
 
 fn alarms(node: &mut Node, action: AlarmAction) -> usize {

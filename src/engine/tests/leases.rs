@@ -52,15 +52,8 @@ fn a_key_bound_while_its_lease_is_being_revoked_goes_with_it() {
     node.move_range("", Some("m"), 1);
     node.settle();
     node.ask(0, Request::LeaseGrant { id: LeaseId(7), ttl_s: 10 }).expect("a grant");
-    let put = |key: &str, lease| pb::RequestOp {
-        request: Some(pb::request_op::Request::RequestPut(pb::PutRequest {
-            key: key.to_owned().into(),
-            value: "t".into(),
-            lease,
-            ..Default::default()
-        })),
-    };
-    let txn = pb::TxnRequest { success: vec![put("a", 0), put("x", 7)], ..Default::default() };
+    let success = vec![put_op("a", 0), put_op("x", 7)];
+    let txn = pb::TxnRequest { success, ..Default::default() };
     let txn = node.send(0, Request::Txn(txn));
     let revoke = node.send(0, revoke(7));
     node.settle();
@@ -74,8 +67,7 @@ fn half_granted() -> (Node, (u16, u64), VecDeque<(CoreId, Message)>) {
     let mut node = two();
     let grant = node.send(0, Request::LeaseGrant { id: LeaseId(7), ttl_s: 10 });
     while !node.engines[0].control.leases.contains(LeaseId(7)) {
-        let persisted = node.written[0].drain(..).map(Input::Persisted).collect();
-        node.turn(0, persisted);
+        node.turn_of_disk(0);
     }
     node.turn(1, Vec::new());
     let said = std::mem::take(&mut node.mesh[0]);
@@ -114,8 +106,7 @@ fn a_lease_of_the_same_number_outlives_the_one_before() {
     node.ask(0, Request::LeaseGrant { id: LeaseId(7), ttl_s: 10 }).expect("a grant");
     node.send(0, revoke(7));
     for _ in 0..20 {
-        let persisted = node.written[0].drain(..).map(Input::Persisted).collect();
-        node.turn(0, persisted);
+        node.turn_of_disk(0);
         if !node.engines[0].control.leases.contains(LeaseId(7)) {
             break;
         }
