@@ -558,10 +558,10 @@ impl Engine {
         let (cores, serving) = (self.cores, self.serving);
         let checkpoint = self.checkpoint();
         checkpoint.log_bytes += bytes;
-        self.hold_or_release(fx);
-        let checkpoint = self.checkpoint();
         checkpoint.stopping += u16::from(last);
-        if last && serving && checkpoint.stopping == cores {
+        let all_stop = last && checkpoint.stopping == cores;
+        self.hold_or_release(fx);
+        if all_stop && serving {
             self.stop_checkpoints(fx);
         }
     }

@@ -153,7 +153,7 @@ impl Engine {
         let records = self.intact(|engine| {
             let mut records = Vec::new();
             for (seat, walk) in engine.seats.iter().zip(&mut walks) {
-                if walk.reached() == before && before < at {
+                if walk.reached() == before {
                     let mut each = |position, bytes: &[u8]| {
                         records.push((position, Bytes::copy_from_slice(bytes)));
                     };

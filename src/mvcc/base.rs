@@ -371,16 +371,14 @@ impl Base {
 
     /// Announces that all of a block will be read.
     fn will_read(&self, number: usize) {
-        let row = &self.blocks[number];
-        let part = row.offset as usize..row.offset as usize + row.len as usize;
-        self.files[self.file_of[number] as usize].will_read(part);
+        self.files[self.file_of[number] as usize].will_read(self.blocks[number].part());
     }
 
     fn bytes_of(&self, number: usize) -> &[u8] {
         let row = &self.blocks[number];
         let file = self.files[self.file_of[number] as usize].bytes();
         // `open` saw that it lies inside; a file that is shorter now has a bad block here.
-        file.get(row.offset as usize..row.offset as usize + row.len as usize).unwrap_or_default()
+        file.get(row.part()).unwrap_or_default()
     }
 
     /// The block that holds the newest version of `key`, if any does.

@@ -329,9 +329,8 @@ impl Checkpoints {
         for (_, file) in by_size.into_iter().take(too_many) {
             let bytes = &self.files[&file];
             for row in rows.iter_mut().filter(|row| row.file == file) {
-                let part = row.offset as usize..row.offset as usize + row.len as usize;
-                bytes.will_read(part.clone());
-                let block = &bytes.bytes()[part];
+                bytes.will_read(row.part());
+                let block = &bytes.bytes()[row.part()];
                 if crc32c::crc32c(block) != row.crc {
                     // Say which block it is in the words of whoever reads it.
                     base.touch(&crate::keys::KeyRange::all())?;

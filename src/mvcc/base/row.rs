@@ -3,6 +3,7 @@
 //! Knows how rows come about from versions; not how a block is laid out.
 
 use crate::keys::Revision;
+use std::ops::Range;
 
 use super::super::version::VersionRef;
 
@@ -36,6 +37,15 @@ pub struct BlockRef {
     /// The lowest compaction revision that would remove something from the block; [`Revision::MAX`] if
     /// none would.
     pub garbage_from: Revision,
+}
+
+impl BlockRef {
+    /// The bytes of the file that the block has.
+    #[must_use]
+    pub fn part(&self) -> Range<usize> {
+        let start = self.offset as usize;
+        start..start + self.len as usize
+    }
 }
 
 /// A block that is not what was written, or is not there.
