@@ -73,18 +73,23 @@ impl Buffer {
         self[start..].fill(0);
     }
 
-    /// Shortens it to `len_bytes` and gives the memory behind back, if it was mapped.
-    pub(crate) fn cut(&mut self, len_bytes: usize) {
-        self.len_bytes = self.len_bytes.min(len_bytes);
-        let kept_bytes = len_bytes.next_multiple_of(BLOCK_BYTES);
+    /// Gives the memory behind byte `at` back, if it is mapped, which reads as zero from then on. For
+    /// whoever knows that nobody uses it.
+    pub(crate) fn forget_behind(&self, at: usize) {
+        let kept_bytes = at.next_multiple_of(BLOCK_BYTES);
         if self.capacity_bytes >= MAPPED_BYTES_MIN && kept_bytes < self.capacity_bytes {
-            // SAFETY: a mapping of ours from a page boundary to its end. Its pages read as zero from
-            // now on, so nothing is uninitialised. A failure only keeps the memory.
+            // SAFETY: a mapping of ours from a page boundary to its end, of which nobody holds a
+            // slice. Its pages read as zero, so nothing is uninitialised. A failure only keeps them.
             unsafe {
                 let behind = self.start.as_ptr().add(kept_bytes);
                 libc::madvise(behind.cast(), self.capacity_bytes - kept_bytes, libc::MADV_DONTNEED);
             }
         }
+    }
+
+    /// Where its memory begins.
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.start
     }
 
     /// Sets the length; bytes that appear are whatever an earlier use left there.
@@ -132,6 +137,8 @@ impl AsRef<[u8]> for Buffer {
 
 // SAFETY: a Buffer owns its memory alone, like a Vec.
 unsafe impl Send for Buffer {}
+// SAFETY: a shared one is only read.
+unsafe impl Sync for Buffer {}
 
 impl fmt::Debug for Buffer {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -182,10 +189,8 @@ mod tests {
         assert_eq!(buffer.as_ptr() as usize % BLOCK_BYTES, 0);
         assert!(buffer.iter().all(|byte| *byte == 0));
         buffer.fill(7);
-        buffer.cut(BLOCK_BYTES + 1);
-        assert_eq!(buffer.len(), BLOCK_BYTES + 1);
-        assert!(buffer.iter().all(|byte| *byte == 7));
-        buffer.grow_to(bytes);
+        buffer.forget_behind(BLOCK_BYTES + 1);
+        assert!(buffer[..2 * BLOCK_BYTES].iter().all(|byte| *byte == 7));
         assert!(buffer[2 * BLOCK_BYTES..].iter().all(|byte| *byte == 0));
     }
 

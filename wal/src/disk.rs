@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
+use crate::area::{Area, Arrived};
 use crate::buffer::Buffer;
 
 pub mod direct;
@@ -71,6 +72,19 @@ pub trait Disk {
     /// # Errors
     /// Whatever the operating system says.
     fn read(&mut self, segment: u64, buffer: &mut Buffer) -> io::Result<usize>;
+
+    /// Reads all of a segment that fits into `area`, and shows how much of it has arrived whenever that
+    /// is more: the disk is not idle meanwhile. Returns how much it was in the end, of which the last
+    /// look saw everything.
+    ///
+    /// # Errors
+    /// Whatever the operating system says. Some may have been shown before.
+    fn read_through(
+        &mut self,
+        segment: u64,
+        area: Area,
+        look: &mut dyn FnMut(&mut Arrived<'_>),
+    ) -> io::Result<usize>;
 
     /// Makes what an earlier process wrote to this segment durable. A write that was in flight
     /// when that process died may be readable without being safe.

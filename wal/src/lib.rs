@@ -15,6 +15,7 @@
 //! Every byte on disk is described in [`segment`] (the header of a file) and [`record`] (a frame);
 //! [`recover`] holds the rule that tells a torn tail from damage.
 
+mod area;
 mod buffer;
 pub mod disk;
 mod error;
@@ -25,6 +26,7 @@ pub mod record;
 pub mod recover;
 pub mod segment;
 
+pub use area::{Area, Arrived};
 pub use buffer::{BLOCK_BYTES, Buffer};
 pub use disk::Disk;
 pub use error::Error;

@@ -133,7 +133,7 @@ impl<D: Disk> Log<D> {
         mut visit: impl FnMut(Record<'_>),
     ) -> Result<(Log<D>, Recovered), Error> {
         options.check()?;
-        let mut found = recover::recover(&mut disk, &options, &mut visit)?;
+        let mut found = recover::recover(&mut disk, &options, false, &mut visit)?;
         let recovered = found.recovered.clone();
         let epoch = 1 + found.headers.iter().map(|header| header.epoch).max().unwrap_or(0);
         if found.headers.is_empty() {
@@ -167,7 +167,7 @@ impl<D: Disk> Log<D> {
         mut visit: impl FnMut(Record<'_>),
     ) -> Result<Recovered, Error> {
         options.check()?;
-        Ok(recover::recover(&mut disk, &options, &mut visit)?.recovered)
+        Ok(recover::recover(&mut disk, &options, true, &mut visit)?.recovered)
     }
 
     fn resume(disk: D, options: Options, found: Found, epoch: u64) -> Log<D> {

@@ -12,6 +12,11 @@
 //! - No frame says so: what is missing was never reported durable, as far as anyone can know. With
 //!   two writes in flight the later one may be whole; it is dropped with the earlier.
 //!
+//! A segment that the log can not have reached is looked at only at its head: where the one before
+//! has room for more than the writes under way, and no frame is at the head, which is where the log
+//! enters a segment. Only two separate damages could hide something there: one of all the room that
+//! the segment before seems to have, and one of the head. [`crate::Log::verify`] reads all the same.
+//!
 //! **Why a dropped tail stays dropped.** `Found::voids` lists every block behind the end that
 //! holds anything with the mark of its segment. The log overwrites them with zeros, durably, before
 //! it accepts a record, and goes on at the next block. A power cut in between leaves a subset of
@@ -26,6 +31,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use crate::area::{Area, Arrived};
 use crate::buffer::{BLOCK_BYTES, Buffer};
 use crate::disk::Disk;
 use crate::error::Error;
@@ -120,6 +126,7 @@ pub(crate) struct Found {
 pub(crate) fn recover<D: Disk>(
     disk: &mut D,
     options: &Options,
+    thorough: bool,
     visit: &mut dyn FnMut(Record<'_>),
 ) -> Result<Found, Error> {
     let headers = headers(disk, options)?;
@@ -142,32 +149,33 @@ pub(crate) fn recover<D: Disk>(
         headers,
     };
     let mut tail = Tail::default();
+    // Whether the segment before was not written to, or has so much room left that the next was not.
+    let mut is_far = false;
     for index in 0..found.headers.len() {
         let header = found.headers[index];
-        let mut buffer = read_whole(disk, options, &header)?;
-        let key = header.key();
-        let continues = chain.known && chain.continues_at(&buffer, FIRST_FRAME, key);
-        if index == 0 || (continues && tail.missing.is_none()) {
-            // Whatever the segment before holds behind its last frame, the chain goes on here.
-            tail = Tail::default();
-            found.current = index;
-            found.begins.insert(header.segment, chain.next_begin(&buffer, key));
-            let end = chain.walk(&mut buffer, &header);
-            found.offset_bytes = end.next_multiple_of(BLOCK_BYTES as u64);
-            tail.search(&buffer, &header, end);
-            buffer.cut(end as usize);
-            chain.hand_out(buffer, &mut found, visit);
-        } else {
-            if record::decode(&buffer, BLOCK_BYTES, key)
-                .is_some_and(|it| it.header.belongs_at(FIRST_FRAME))
-            {
-                // This head is whole, so what is missing lies before it.
-                let current = found.headers[found.current].segment;
-                tail.suspect.get_or_insert((current, found.offset_bytes, None));
-            }
-            tail.search(&buffer, &header, FIRST_FRAME);
+        if is_far && !thorough && is_untouched(disk, options, &header)? {
             tail.missing.get_or_insert(index);
+            continue;
         }
+        let mut reading = Reading { header, index, at: FIRST_FRAME, entered: false };
+        let area = Area::new(usize::try_from(header.segment_bytes).expect("at most 1 GiB"));
+        let mut look = |arrived: &mut Arrived<'_>| {
+            reading.look(arrived, &mut chain, &mut tail, &mut found, visit);
+        };
+        let read = disk.read_through(header.segment, area, &mut look);
+        let read = read.map_err(|source| {
+            Error::io("read", segment::file_name(options.log, header.segment), 0, source)
+        })?;
+        if (read as u64) < header.segment_bytes {
+            return Err(Error::Corrupt {
+                file: segment::file_name(options.log, header.segment),
+                segment: header.segment,
+                offset_bytes: read as u64,
+                lane: None,
+            });
+        }
+        let room = header.segment_bytes.saturating_sub(found.offset_bytes);
+        is_far = found.current == index && room >= far_bytes(options);
     }
     tail.judge(&chain, &found, options)?;
     found.recovered.torn = tail.torn(options);
@@ -178,6 +186,111 @@ pub(crate) fn recover<D: Disk>(
     found.acked_through = chain.acked_through;
     found.headed = chain.headed;
     Ok(found)
+}
+
+/// So much room behind the end of the log that no write under way can have been behind it. Twice what
+/// two groups take: the head of a segment may be larger.
+fn far_bytes(options: &Options) -> u64 {
+    4 * options.group_bytes_max as u64
+}
+
+/// Whether nothing was written to a segment since it was made: then there is nothing at its head, where
+/// the log enters it.
+fn is_untouched<D: Disk>(
+    disk: &mut D,
+    options: &Options,
+    header: &SegmentHeader,
+) -> Result<bool, Error> {
+    let bytes = far_bytes(options).min(header.segment_bytes);
+    let mut head = Buffer::zeroed(usize::try_from(bytes).expect("at most 1 GiB"));
+    let read = read(disk, options, header.segment, &mut head)?;
+    let mut tail = Tail::default();
+    tail.search(&Window { from: 0, bytes: &mut head }, header, FIRST_FRAME);
+    Ok(read as u64 == bytes && tail.voids.is_empty())
+}
+
+/// A segment that is being read.
+#[derive(Debug)]
+struct Reading {
+    header: SegmentHeader,
+    index: usize,
+    /// Behind the last frame of the chain.
+    at: u64,
+    /// Whether the chain goes on in this segment.
+    entered: bool,
+}
+
+impl Reading {
+    /// Looks at what has arrived. A frame that is not all there reads as none, so that none is known to
+    /// be the last before everything is there.
+    fn look(
+        &mut self,
+        arrived: &mut Arrived<'_>,
+        chain: &mut Chain,
+        tail: &mut Tail,
+        found: &mut Found,
+        visit: &mut dyn FnMut(Record<'_>),
+    ) {
+        let (header, key) = (self.header, self.header.key());
+        let all_there = arrived.range().end as u64 == header.segment_bytes;
+        if !self.entered {
+            let continues = chain.goes_on_at(Window::of(arrived), FIRST_FRAME, key);
+            self.entered = match self.index {
+                0 => continues || all_there,
+                _ => chain.known && continues && tail.missing.is_none(),
+            };
+            if self.entered {
+                // Whatever the segment before holds behind its last frame, the chain goes on here.
+                *tail = Tail::default();
+                found.current = self.index;
+                let begin = chain.next_begin(Window::of(arrived), key);
+                found.begins.insert(header.segment, begin);
+            }
+        }
+        if self.entered {
+            self.at = chain.walk(Window::of(arrived), self.at, &header);
+            if all_there {
+                chain.keep_open_part(Window::of(arrived));
+                found.offset_bytes = self.at.next_multiple_of(BLOCK_BYTES as u64);
+                tail.search(&Window::of(arrived), &header, self.at);
+                arrived.cut(self.at as usize);
+            }
+            chain.hand_out(arrived, self.at, found, visit);
+        } else if all_there {
+            let window = Window::of(arrived);
+            if window.decode(FIRST_FRAME, key).is_some_and(|it| it.header.belongs_at(FIRST_FRAME)) {
+                // This head is whole, so what is missing lies before it.
+                let current = found.headers[found.current].segment;
+                tail.suspect.get_or_insert((current, found.offset_bytes, None));
+            }
+            tail.search(&window, &header, FIRST_FRAME);
+            tail.missing.get_or_insert(self.index);
+        }
+    }
+}
+
+/// Some bytes of a segment: what has arrived and was not handed out.
+#[derive(Debug)]
+struct Window<'a> {
+    /// Where in the segment they begin.
+    from: usize,
+    bytes: &'a mut [u8],
+}
+
+impl<'a> Window<'a> {
+    fn of(arrived: &'a mut Arrived<'_>) -> Window<'a> {
+        Window { from: arrived.range().start, bytes: arrived.bytes() }
+    }
+
+    /// The valid frame at a byte of the segment, whether it belongs there or not.
+    fn decode(&self, at: u64, key: Key) -> Option<Frame<'_>> {
+        record::decode(self.bytes, usize::try_from(at).ok()?.checked_sub(self.from)?, key)
+    }
+
+    /// Bytes of the segment.
+    fn get(&self, range: Range<usize>) -> &[u8] {
+        &self.bytes[range.start - self.from..range.end - self.from]
+    }
 }
 
 /// The headers of all segments, in order and without gaps.
@@ -218,26 +331,6 @@ fn read<D: Disk>(
 ) -> Result<usize, Error> {
     disk.read(segment, buffer)
         .map_err(|source| Error::io("read", segment::file_name(options.log, segment), 0, source))
-}
-
-/// Reads all of a segment.
-fn read_whole<D: Disk>(
-    disk: &mut D,
-    options: &Options,
-    header: &SegmentHeader,
-) -> Result<Buffer, Error> {
-    let bytes = usize::try_from(header.segment_bytes).expect("at most 1 GiB");
-    let mut buffer = Buffer::zeroed(bytes);
-    let read = read(disk, options, header.segment, &mut buffer)?;
-    if read < bytes {
-        return Err(Error::Corrupt {
-            file: segment::file_name(options.log, header.segment),
-            segment: header.segment,
-            offset_bytes: read as u64,
-            lane: None,
-        });
-    }
-    Ok(buffer)
 }
 
 /// What is open when the next frame comes.
@@ -322,13 +415,13 @@ impl Chain {
         }
     }
 
-    fn continues_at(&self, bytes: &[u8], at: u64, key: Key) -> bool {
-        self.next(bytes, at, key).is_some()
+    fn goes_on_at(&self, window: Window<'_>, at: u64, key: Key) -> bool {
+        self.next(&window, at, key).is_some()
     }
 
     /// The frame at `at`, if it is valid and the next one of the chain.
-    fn next<'a>(&self, bytes: &'a [u8], at: u64, key: Key) -> Option<Frame<'a>> {
-        let frame = record::decode(bytes, usize::try_from(at).ok()?, key)?;
+    fn next<'a>(&self, window: &'a Window<'_>, at: u64, key: Key) -> Option<Frame<'a>> {
+        let frame = window.decode(at, key)?;
         let header = &frame.header;
         let follows = match header.flags {
             SEAL => header.sequence == self.begun,
@@ -340,43 +433,53 @@ impl Chain {
         (follows && header.belongs_at(at)).then_some(frame)
     }
 
-    /// The first sequence that begins in the segment `bytes` or later.
-    fn next_begin(&self, bytes: &[u8], key: Key) -> u64 {
-        let first = self.next(bytes, FIRST_FRAME, key);
+    /// The first sequence that begins in the segment or later, of which the beginning is given.
+    fn next_begin(&self, window: Window<'_>, key: Key) -> u64 {
+        let first = self.next(&window, FIRST_FRAME, key);
         first.map_or(self.begun + 1, |frame| {
             frame.header.sequence + u64::from(frame.header.flags & FIRST == 0)
         })
     }
 
-    /// Follows the chain through a segment and returns where its last frame ends. The frames of a
-    /// record are moved together, over headers that were read; [`Chain::hand_out`] is owed the buffer.
-    fn walk(&mut self, bytes: &mut [u8], header: &SegmentHeader) -> u64 {
+    /// Follows the chain through a segment from `at` on, as far as it has arrived, and returns where
+    /// its last frame ends. The frames of a record are moved together, over headers that were read;
+    /// [`Chain::hand_out`] is owed the whole ones.
+    fn walk(&mut self, mut window: Window<'_>, mut at: u64, header: &SegmentHeader) -> u64 {
         let key = header.key();
-        let mut at = FIRST_FRAME;
         loop {
             let block = at.next_multiple_of(BLOCK_BYTES as u64);
             let places = [at, block];
             let next =
-                places.iter().find_map(|&place| Some((place, self.next(bytes, place, key)?)));
-            let Some((place, frame)) = next else { break };
+                places.iter().find_map(|&place| Some((place, self.next(&window, place, key)?)));
+            let Some((place, frame)) = next else { return at };
             let (header_of, crc, len_bytes) = (frame.header, frame.crc, frame.payload.len());
             let begin = place as usize + HEADER_BYTES;
-            self.accept(&header_of, crc, begin..begin + len_bytes, header.segment, bytes);
+            self.accept(&header_of, crc, begin..begin + len_bytes, header.segment, &mut window);
             at = place + record::frame_bytes(len_bytes) as u64;
         }
-        if self.open == Open::Part {
-            self.parts.extend_from_slice(&bytes[self.here.clone()]);
-            self.here = 0..0;
-        }
-        at
     }
 
-    /// Hands out the whole records of the segment that was walked, whose bytes are in `buffer`.
-    fn hand_out(&mut self, buffer: Buffer, found: &mut Found, visit: &mut dyn FnMut(Record<'_>)) {
-        let bytes = Bytes::from_owner(buffer);
+    /// At the end of a segment: copies what it has of the open record.
+    fn keep_open_part(&mut self, window: Window<'_>) {
+        if !self.here.is_empty() {
+            self.parts.extend_from_slice(window.get(std::mem::take(&mut self.here)));
+        }
+    }
+
+    /// Hands out the whole records of what was walked, which is all up to `at`.
+    fn hand_out(
+        &mut self,
+        arrived: &mut Arrived<'_>,
+        at: u64,
+        found: &mut Found,
+        visit: &mut dyn FnMut(Record<'_>),
+    ) {
+        let from = arrived.range().start;
+        let at = usize::try_from(at).expect("at most 1 GiB").min(arrived.range().end);
+        let bytes = arrived.give(if self.here.is_empty() { at } else { self.here.start }.max(from));
         for whole in self.whole_here.drain(..) {
             let payload = match whole.payload {
-                Payload::Here(range) => bytes.slice(range),
+                Payload::Here(range) => bytes.slice(range.start - from..range.end - from),
                 Payload::Joined(bytes) => bytes.into(),
             };
             let record = Record {
@@ -397,7 +500,7 @@ impl Chain {
         crc: u32,
         payload: Range<usize>,
         segment: u64,
-        bytes: &mut [u8],
+        window: &mut Window<'_>,
     ) {
         if !self.known {
             self.known = true;
@@ -420,10 +523,11 @@ impl Chain {
             SEAL => {
                 // A seal is written when nothing waits, so what is open was given up.
                 self.open = Open::Nothing;
+                self.here = 0..0;
                 self.whole = self.whole.max(header.acked_through);
             }
             _ if is_carry => self.is_whole(header, segment, Payload::Here(payload)),
-            _ => self.accept_part(header, payload, segment, bytes),
+            _ => self.accept_part(header, payload, segment, window),
         }
     }
 
@@ -432,7 +536,7 @@ impl Chain {
         header: &Header,
         payload: Range<usize>,
         segment: u64,
-        bytes: &mut [u8],
+        window: &mut Window<'_>,
     ) {
         let first = header.flags & FIRST != 0;
         let last = header.flags & LAST != 0;
@@ -451,16 +555,17 @@ impl Chain {
             if self.here.is_empty() {
                 self.here = payload;
             } else {
-                let end = self.here.end;
+                let end = self.here.end - window.from;
                 self.here.end += payload.len();
-                bytes.copy_within(payload, end);
+                let payload = payload.start - window.from..payload.end - window.from;
+                window.bytes.copy_within(payload, end);
             }
             if last {
                 let here = std::mem::take(&mut self.here);
                 let payload = if self.parts.is_empty() {
                     Payload::Here(here)
                 } else {
-                    self.parts.extend_from_slice(&bytes[here]);
+                    self.parts.extend_from_slice(window.get(here));
                     Payload::Joined(std::mem::take(&mut self.parts))
                 };
                 self.is_whole(header, self.parts_segment, payload);
@@ -515,18 +620,18 @@ struct Tail {
 
 impl Tail {
     /// Looks at every place of a segment from `end` on where a frame can begin.
-    fn search(&mut self, bytes: &[u8], header: &SegmentHeader, end: u64) {
-        let key = header.key();
+    fn search(&mut self, window: &Window<'_>, header: &SegmentHeader, end: u64) {
+        let (key, from) = (header.key(), window.from);
         let end = usize::try_from(end).expect("at most 1 GiB");
         let block = end.next_multiple_of(BLOCK_BYTES);
         let mut marked_to = end;
         let mut at = end;
-        while at + HEADER_BYTES <= bytes.len() {
-            if !record::is_marked(bytes, at, key) {
+        while at + HEADER_BYTES <= from + window.bytes.len() {
+            if !record::is_marked(window.bytes, at - from, key) {
                 at += FRAME_ALIGN;
                 continue;
             }
-            let frame = record::decode(bytes, at, key);
+            let frame = record::decode(window.bytes, at - from, key);
             let frame_bytes = frame.map_or(HEADER_BYTES, |frame| {
                 self.acked_through = self.acked_through.max(frame.header.acked_through);
                 record::frame_bytes(frame.payload.len())
@@ -534,7 +639,7 @@ impl Tail {
             at += frame_bytes;
             marked_to = at;
         }
-        self.suspect(bytes, header, end, marked_to > end);
+        self.suspect(window, header, end, marked_to > end);
         let to = marked_to.next_multiple_of(BLOCK_BYTES);
         if to > block {
             self.voids.push(Void {
@@ -547,12 +652,12 @@ impl Tail {
 
     /// Names the place where the next frame should have been: behind the last one if something is
     /// there, else at the next block, else at the head of the next segment.
-    fn suspect(&mut self, bytes: &[u8], header: &SegmentHeader, end: usize, marked: bool) {
+    fn suspect(&mut self, window: &Window<'_>, header: &SegmentHeader, end: usize, marked: bool) {
         if self.suspect.is_some() {
             return;
         }
         let block = end.next_multiple_of(BLOCK_BYTES);
-        let remains = &bytes[end..block.min(end + HEADER_BYTES)];
+        let remains = window.get(end..block.min(end + HEADER_BYTES));
         let at = if remains.iter().any(|&byte| byte != 0) {
             end
         } else if marked {
@@ -560,8 +665,9 @@ impl Tail {
         } else {
             return;
         };
-        let lane =
-            record::is_marked(bytes, at, header.key()).then(|| record::header(&bytes[at..]).lane);
+        let here = at - window.from;
+        let lane = record::is_marked(window.bytes, here, header.key())
+            .then(|| record::header(&window.bytes[here..]).lane);
         self.suspect = Some((header.segment, at as u64, lane));
     }
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use io_uring::{opcode, squeue, types};
 
+use crate::area::{Area, Arrived};
 use crate::buffer::{BLOCK_BYTES, Buffer};
 use crate::disk::{Completion, Disk, SegmentFile, is_full};
 use crate::error::Error;
@@ -40,7 +41,7 @@ const FILE_MODE: u32 = 0o600;
 const SPARES_MAX: usize = 2;
 
 /// Reads of the start: so many at a time, so much each.
-const READS_MAX: usize = 4;
+const READS_MAX: usize = 8;
 const READ_BYTES: usize = 1 << 20;
 
 /// User data of a chore's operation; those of writes count from 1.
@@ -272,6 +273,66 @@ impl DirectDisk {
         Ok(types::Fd(handle.file.as_raw_fd()))
     }
 
+    /// Reads up to `bytes` of a segment to `start` and says how much is there whenever that is more.
+    /// Several reads at a time: one alone leaves the device idle between two, and while what is there
+    /// is looked at.
+    ///
+    /// # Safety
+    /// The memory is the caller's until this returns; what was said to be there is not written to again.
+    unsafe fn read_into(
+        &mut self,
+        segment: u64,
+        start: *mut u8,
+        bytes: usize,
+        arrived: &mut dyn FnMut(usize),
+    ) -> io::Result<usize> {
+        assert_eq!(self.ring.under_way(), 0, "reading is for the start");
+        let fd = self.fd(segment)?;
+        let (mut asked, mut end, mut failed) = (0, bytes, None);
+        // What has come, of the parts from `upto` on.
+        let (mut upto, mut parts) = (0, VecDeque::new());
+        loop {
+            while asked < end && failed.is_none() && self.ring.under_way() < READS_MAX {
+                let part = READ_BYTES.min(end - asked);
+                let entry = opcode::Read::new(fd, start.wrapping_add(asked), part as u32)
+                    .offset(asked as u64)
+                    .build()
+                    .user_data(asked as u64);
+                // SAFETY: the range is the caller's, no two overlap, and this loop takes every
+                // completion before it ends.
+                if let Err(error) = unsafe { self.ring.start(&entry) } {
+                    failed = Some(error);
+                }
+                asked += part;
+                parts.push_back(false);
+            }
+            let next = self.ring.next(true);
+            match next.unwrap_or_else(|error| abort_reading(&error)) {
+                None => break,
+                Some((at, Ok(read))) => {
+                    let at = at as usize;
+                    if read < READ_BYTES.min(bytes - at) {
+                        end = end.min(at + read);
+                    }
+                    parts[(at - upto) / READ_BYTES] = true;
+                }
+                Some((_, Err(error))) => failed = Some(error),
+            }
+            let before = upto;
+            while parts.front() == Some(&true) {
+                parts.pop_front();
+                upto += READ_BYTES;
+            }
+            if upto.min(end) > before && failed.is_none() {
+                arrived(upto.min(end));
+            }
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(end),
+        }
+    }
+
     /// Opens a file of an earlier process, when no request of that process can touch it any more.
     fn adopt(&self, name: &str) -> io::Result<SegmentHandle> {
         let file = self.directory.open_direct(name, false)?;
@@ -316,45 +377,31 @@ impl Disk for DirectDisk {
         Ok(files.map(|(&segment, handle)| SegmentFile { segment, bytes: handle.bytes }).collect())
     }
 
-    /// Several reads at a time: one alone leaves the device idle between two.
     fn read(&mut self, segment: u64, buffer: &mut Buffer) -> io::Result<usize> {
-        assert_eq!(self.ring.under_way(), 0, "reading is for the start");
-        let fd = self.fd(segment)?;
         let wanted = buffer.len();
         // Whole blocks, as direct reads want them; the capacity of a buffer always is.
         let rounded = wanted.next_multiple_of(BLOCK_BYTES);
-        let start = buffer.as_mut_ptr();
-        let (mut asked, mut end, mut failed) = (0, rounded, None);
-        loop {
-            while asked < end && failed.is_none() && self.ring.under_way() < READS_MAX {
-                let bytes = READ_BYTES.min(end - asked);
-                let entry = opcode::Read::new(fd, start.wrapping_add(asked), bytes as u32)
-                    .offset(asked as u64)
-                    .build()
-                    .user_data(asked as u64);
-                // SAFETY: the range lies in the buffer's capacity, no two overlap, and the buffer
-                // is borrowed until this loop has taken every completion.
-                if let Err(error) = unsafe { self.ring.start(&entry) } {
-                    failed = Some(error);
-                }
-                asked += bytes;
-            }
-            let next = self.ring.next(true);
-            match next.unwrap_or_else(|error| abort_reading(&error)) {
-                None => break,
-                Some((at, Ok(read))) => {
-                    let at = at as usize;
-                    if read < READ_BYTES.min(rounded - at) {
-                        end = end.min(at + read);
-                    }
-                }
-                Some((_, Err(error))) => failed = Some(error),
-            }
-        }
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(end.min(wanted)),
-        }
+        // SAFETY: the range lies in the buffer's capacity, and the buffer is borrowed until this is over.
+        let read = unsafe { self.read_into(segment, buffer.as_mut_ptr(), rounded, &mut |_| ()) }?;
+        Ok(read.min(wanted))
+    }
+
+    fn read_through(
+        &mut self,
+        segment: u64,
+        area: Area,
+        look: &mut dyn FnMut(&mut Arrived<'_>),
+    ) -> io::Result<usize> {
+        // Should the look panic, the kernel still writes.
+        let mut area = ManuallyDrop::new(area);
+        let (start, capacity) = (area.target(0), area.capacity());
+        // SAFETY: the range is the area's, of which nothing was handed out, and the area lives until
+        // all reads have ended. What has been read is not written to any more.
+        let read = unsafe {
+            self.read_into(segment, start, capacity, &mut |upto| look(&mut area.arrived(upto)))
+        };
+        drop(ManuallyDrop::into_inner(area));
+        read
     }
 
     fn sync(&mut self, segment: u64) -> io::Result<()> {

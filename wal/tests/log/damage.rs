@@ -118,6 +118,30 @@ fn zeros_or_garbage_from_every_sector_on() {
     }
 }
 
+/// With room for more than what is under way, the segment behind the end is looked at only at its head.
+#[test]
+fn all_zero_or_garbage_behind_every_block() {
+    let options = Options { segment_bytes: 64 << 10, group_bytes_max: 4 << 10, ..options() };
+    let (disk, model) = written(12, &options, 120);
+    // In the last segment the seal would be gone with what it seals.
+    let last = open(&copy(&disk), &options).unwrap().log.position().segment;
+    assert!(last >= 4);
+    for segment in 1..last {
+        for block in 1..16 {
+            for garbage in [false, true] {
+                let copy = copy(&disk);
+                copy.edit(segment, |bytes| {
+                    for (index, byte) in bytes[block * 4096..].iter_mut().enumerate() {
+                        *byte = if garbage { (index * 7 + 13) as u8 } else { 0 };
+                    }
+                });
+                let what = format!("segment {segment} from block {block} on");
+                assert!(all_or_refusal(&copy, &model, &options, &what).is_some(), "{what}: opened");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_block_that_was_written_to_another_place() {
     let (disk, model, options) = sixty_four_kib();
