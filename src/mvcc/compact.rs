@@ -3,6 +3,8 @@
 //!
 //! Knows neither when to compact nor who still reads: it is told how far it may go.
 
+use std::collections::BTreeSet;
+
 use super::Store;
 use super::slots::SlotId;
 use super::version::{Position, Version};
@@ -75,15 +77,18 @@ impl Store {
         }
     }
 
-    /// Takes back every version above `through`, as if it had never been installed.
+    /// Takes back every version above `through`, as if it had never been installed, and returns the
+    /// keys that had one.
     ///
     /// # Panics
     /// If `through` lies below what was collected: what the dropped versions replaced is gone.
-    pub fn drop_above(&mut self, through: Revision) {
+    pub fn drop_above(&mut self, through: Revision) -> BTreeSet<Box<[u8]>> {
         assert!(through >= self.collected.upto, "{through:?} is collected");
         assert!(through >= self.floor(), "{through:?} is in a layer that is closed");
-        while self.active.pop_above(through).is_some() {}
+        let popped = std::iter::from_fn(|| self.active.pop_above(through));
+        let keys = popped.map(|popped| popped.key).collect();
         self.highest = self.highest.min(through);
+        keys
     }
 
     /// Removes what is garbage of one key, at most `most` versions; how many, and whether that was all.

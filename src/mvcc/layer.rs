@@ -9,9 +9,9 @@
 //!
 //! Of the layers beneath it knows what it was told when a key came: whether that had a value there.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
+use super::hidden::Hidden;
 use super::index::{self, Bits, Index, Visit};
 use super::revisions::Revisions;
 use super::slots::{Entry, SlotId, Slots};
@@ -30,10 +30,8 @@ pub struct Layer {
     heap_bytes: usize,
     /// Key and value bytes of all versions.
     logical_bytes: usize,
-    /// What keys of this layer hide beneath; those that hide nothing are not in it.
-    hidden: BTreeMap<SlotId, Hidden>,
-    /// Of the hidden bytes, those that no reader may ask for any more.
-    hidden_garbage_bytes: usize,
+    /// What keys of this layer hide beneath.
+    hidden: Hidden,
 }
 
 /// What a key had in the layers beneath when it came to this one.
@@ -55,12 +53,6 @@ impl Beneath {
             bytes: version.key.len() + version.value.len(),
         })
     }
-}
-
-struct Hidden {
-    bytes: usize,
-    /// Whether this layer has a version of the key that every reader sees.
-    garbage: bool,
 }
 
 const _: () = {
@@ -85,8 +77,7 @@ impl Layer {
             revisions: Revisions::new(),
             heap_bytes: 0,
             logical_bytes: 0,
-            hidden: BTreeMap::new(),
-            hidden_garbage_bytes: 0,
+            hidden: Hidden::new(),
         }
     }
 
@@ -105,7 +96,11 @@ impl Layer {
     /// Memory that the layer takes from the allocator, by glibc's rules and without fragmentation.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.heap_bytes + self.slots.bytes() + self.index.bytes() + self.revisions.bytes()
+        self.heap_bytes
+            + self.slots.bytes()
+            + self.index.bytes()
+            + self.revisions.bytes()
+            + self.hidden.bytes()
     }
 
     /// Key and value bytes of all versions.
@@ -117,7 +112,7 @@ impl Layer {
     /// Key and value bytes in the layers beneath that a collection there would free, because of what
     /// is here.
     pub(super) fn hidden_garbage_bytes(&self) -> usize {
-        self.hidden_garbage_bytes
+        self.hidden.garbage_bytes()
     }
 
     #[inline]
@@ -138,8 +133,7 @@ impl Layer {
     /// What a key of this layer had in the layers beneath.
     pub(super) fn beneath(&self, slot: SlotId) -> Beneath {
         let live = self.is_below(self.slots.key(slot));
-        let bytes = self.hidden.get(&slot).map_or(0, |hidden| hidden.bytes);
-        Beneath { live, bytes }
+        Beneath { live, bytes: self.hidden.get(slot) }
     }
 
     /// Adds the newest version of a key, which is in slot `found` if this layer has it. If not,
@@ -176,7 +170,7 @@ impl Layer {
                 let slot = self.slots.insert(entry);
                 self.index.insert(slot, Bits { live, below: beneath.live }, &self.slots);
                 if beneath.live {
-                    self.hidden.insert(slot, Hidden { bytes: beneath.bytes, garbage: false });
+                    self.hidden.insert(slot, beneath.bytes);
                 }
                 slot
             }
@@ -232,21 +226,12 @@ impl Layer {
         self.index.remove(self.slots.key(slot), &self.slots);
         let entry = self.slots.take(slot);
         self.heap_bytes -= entry.frame_bytes();
-        if let Some(hidden) = self.hidden.remove(&slot)
-            && hidden.garbage
-        {
-            self.hidden_garbage_bytes -= hidden.bytes;
-        }
+        self.hidden.remove(slot);
     }
 
     /// What a key hides beneath is garbage: every reader sees a version of this layer.
     pub(super) fn hides_garbage(&mut self, slot: SlotId) {
-        if let Some(hidden) = self.hidden.get_mut(&slot)
-            && !hidden.garbage
-        {
-            hidden.garbage = true;
-            self.hidden_garbage_bytes += hidden.bytes;
-        }
+        self.hidden.set_garbage(slot);
     }
 
     /// Shows the keys of `range` in order, as long as `each` says so; with `relevant_only` not those

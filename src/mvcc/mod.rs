@@ -23,6 +23,7 @@ mod count;
 mod encode;
 mod freeze;
 mod hash;
+mod hidden;
 mod history;
 mod index;
 mod merge;
@@ -40,6 +41,8 @@ pub use piece::Piece;
 pub use version::{Position, VersionRef};
 
 use std::fmt;
+
+use bytes::Bytes;
 
 use crate::keys::{KeyRange, LeaseId, Revision};
 use crate::lane::redo::Change;
@@ -147,14 +150,30 @@ impl Store {
         version: i64,
         lease: LeaseId,
     ) {
+        self.install_version(at, key, version, Version::put(at, create, version, lease, value));
+    }
+
+    /// As [`Store::install_put`], of a value that is not copied: its memory stays as long as the version.
+    pub fn install_shared(
+        &mut self,
+        at: Position,
+        key: &[u8],
+        value: Bytes,
+        create: Revision,
+        version: i64,
+        lease: LeaseId,
+    ) {
+        self.install_version(at, key, version, Version::share(at, create, version, lease, value));
+    }
+
+    fn install_version(&mut self, at: Position, key: &[u8], number: i64, version: Version) {
         let found = self.active.find(key);
         // Replay must not read the base for each record: the record itself says whether the key had
         // a value before.
         let beneath = match found {
-            None if version > 1 => self.beneath_unread(key),
+            None if number > 1 => self.beneath_unread(key),
             _ => Beneath::NOTHING,
         };
-        let version = Version::put(at, create, version, lease, value);
         self.push(at, key, found, version, beneath);
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::version::{Position, Version, VersionRef, block_bytes};
+use super::version::{Boxed, Position, Version, VersionRef, block_bytes};
 use crate::keys::Revision;
 
 /// Number of a slot. Valid until its entry is taken out; numbers are used again.
@@ -42,15 +42,9 @@ enum Name {
     Heap(Box<[u8]>),
 }
 
-/// The versions of one key in ascending order; `One` may hold the absent version, which is none.
-pub(super) enum Versions {
-    One(Version),
-    #[expect(
-        clippy::box_collection,
-        reason = "a list in place would make every slot 16 bytes larger"
-    )]
-    Many(Box<VecDeque<Version>>),
-}
+/// The versions of one key in ascending order: one, which may be the absent version and so none, or
+/// in its place a list of several.
+pub(super) struct Versions(Version);
 
 impl Slots {
     pub(super) fn new() -> Slots {
@@ -126,7 +120,7 @@ impl Entry {
         } else {
             Name::Heap(key.into())
         };
-        Entry { name, versions: Versions::One(Version::absent()) }
+        Entry { name, versions: Versions(Version::absent()) }
     }
 
     #[inline]
@@ -164,23 +158,42 @@ impl Entry {
             Name::Inline { .. } => 0,
             Name::Heap(bytes) => block_bytes(bytes.len()),
         };
-        let list = match &self.versions {
-            Versions::One(_) => 0,
-            Versions::Many(versions) => {
-                block_bytes(size_of::<VecDeque<Version>>())
-                    + block_bytes(versions.capacity() * size_of::<Version>())
-            }
-        };
+        let list = self.versions.list().map_or(0, |versions| {
+            block_bytes(size_of::<Boxed>())
+                + block_bytes(versions.capacity() * size_of::<Version>())
+        });
         name + list
     }
 }
 
 impl Versions {
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Versions::One(version) => usize::from(!version.is_absent()),
-            Versions::Many(versions) => versions.len(),
+    fn list(&self) -> Option<&VecDeque<Version>> {
+        match &self.0 {
+            Version::Boxed(boxed) => match &**boxed {
+                Boxed::List(versions) => Some(versions),
+                Boxed::Shared(_) => None,
+            },
+            Version::Packed(_) => None,
         }
+    }
+
+    fn list_mut(&mut self) -> Option<&mut VecDeque<Version>> {
+        match &mut self.0 {
+            Version::Boxed(boxed) => match &mut **boxed {
+                Boxed::List(versions) => Some(versions),
+                Boxed::Shared(_) => None,
+            },
+            Version::Packed(_) => None,
+        }
+    }
+
+    /// The version, where there is no list.
+    fn only(&self) -> Option<&Version> {
+        (!self.0.is_absent()).then_some(&self.0)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.list().map_or_else(|| usize::from(self.only().is_some()), VecDeque::len)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -188,17 +201,17 @@ impl Versions {
     }
 
     pub(super) fn get(&self, index: usize) -> Option<&Version> {
-        match self {
-            Versions::One(version) => (index == 0 && !version.is_absent()).then_some(version),
-            Versions::Many(versions) => versions.get(index),
+        match self.list() {
+            None => self.only().filter(|_| index == 0),
+            Some(versions) => versions.get(index),
         }
     }
 
     #[inline]
     pub(super) fn newest(&self) -> Option<&Version> {
-        match self {
-            Versions::One(version) => (!version.is_absent()).then_some(version),
-            Versions::Many(versions) => versions.back(),
+        match self.list() {
+            None => self.only(),
+            Some(versions) => versions.back(),
         }
     }
 
@@ -209,71 +222,55 @@ impl Versions {
         if newest.modified() <= at {
             return Some(newest);
         }
-        match self {
-            Versions::One(_) => None,
-            Versions::Many(versions) => {
-                let after = versions.partition_point(|v| v.modified() <= at);
-                after.checked_sub(1).and_then(|index| versions.get(index))
-            }
-        }
+        let versions = self.list()?;
+        let after = versions.partition_point(|v| v.modified() <= at);
+        after.checked_sub(1).and_then(|index| versions.get(index))
     }
 
     /// How many versions stand before `position`: the index of the one at it, or of the next.
     pub(super) fn before(&self, position: Position) -> usize {
-        match self {
-            Versions::One(version) => {
-                usize::from(!version.is_absent() && version.position() < position)
-            }
-            Versions::Many(versions) => versions.partition_point(|v| v.position() < position),
+        match self.list() {
+            None => usize::from(self.only().is_some_and(|only| only.position() < position)),
+            Some(versions) => versions.partition_point(|v| v.position() < position),
         }
     }
 
     /// Adds the newest version.
     pub(super) fn push(&mut self, version: Version) {
-        match self {
-            Versions::One(only) if only.is_absent() => *only = version,
-            Versions::One(only) => {
-                let only = std::mem::replace(only, Version::absent());
-                *self = Versions::Many(Box::new(VecDeque::from([only, version])));
-            }
-            Versions::Many(versions) => versions.push_back(version),
+        if let Some(versions) = self.list_mut() {
+            versions.push_back(version);
+        } else if self.0.is_absent() {
+            self.0 = version;
+        } else {
+            let only = std::mem::replace(&mut self.0, Version::absent());
+            let versions = VecDeque::from([only, version]);
+            self.0 = Version::Boxed(Box::new(Boxed::List(versions)));
         }
     }
 
     pub(super) fn pop_newest(&mut self) -> Option<Version> {
-        match self {
-            Versions::One(only) => pop_only(only),
-            Versions::Many(versions) => {
-                let version = versions.pop_back();
-                self.shrink();
-                version
-            }
-        }
+        self.pop(VecDeque::pop_back)
     }
 
     pub(super) fn pop_oldest(&mut self) -> Option<Version> {
-        match self {
-            Versions::One(only) => pop_only(only),
-            Versions::Many(versions) => {
-                let version = versions.pop_front();
-                self.shrink();
-                version
-            }
-        }
+        self.pop(VecDeque::pop_front)
     }
 
-    /// Gives memory back once most of it is unused, so that a key that was busy once costs little.
-    fn shrink(&mut self) {
-        let Versions::Many(versions) = self else { return };
+    fn pop(
+        &mut self,
+        end: impl FnOnce(&mut VecDeque<Version>) -> Option<Version>,
+    ) -> Option<Version> {
+        let Some(versions) = self.list_mut() else {
+            let version = std::mem::replace(&mut self.0, Version::absent());
+            return (!version.is_absent()).then_some(version);
+        };
+        let version = end(versions);
+        // Gives memory back once most of it is unused, so that a key that was busy once costs little.
         if versions.len() <= 1 {
-            *self = Versions::One(versions.pop_back().unwrap_or_else(Version::absent));
+            self.0 = versions.pop_back().unwrap_or_else(Version::absent);
         } else if versions.capacity() > 16 && versions.len() < versions.capacity() / 4 {
             versions.shrink_to(versions.len() * 2);
         }
+        version
     }
-}
-
-fn pop_only(only: &mut Version) -> Option<Version> {
-    let version = std::mem::replace(only, Version::absent());
-    (!version.is_absent()).then_some(version)
 }

@@ -2,6 +2,10 @@
 //!
 //! This file knows nothing of the other versions of the key, of indexes or of who may see what.
 
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
 use crate::keys::{LeaseId, Revision};
 
 /// Where a version stands in the order of all writes: its revision, then its place inside it.
@@ -17,8 +21,43 @@ const SUB_AT: usize = 8;
 const FLAGS_AT: usize = 12;
 const FIXED_BYTES: usize = 13;
 
-/// A version in one allocation.
+/// A version: 16 bytes and an allocation.
+pub(super) enum Version {
+    Packed(Box<[u8]>),
+    Boxed(Box<Boxed>),
+}
+
+const _: () = assert!(size_of::<Version>() == 16, "part of the cost of a key");
+
+/// What has no place in 16 bytes.
+pub(super) enum Boxed {
+    Shared(Shared),
+    /// Several versions in the place of one: only in a key's slot (see [`super::slots`]), which has no
+    /// room to tell the two apart, and never handed out as a version.
+    List(VecDeque<Version>),
+}
+
+const _: () = assert!(size_of::<Boxed>() <= 40, "part of the cost of a list");
+
+/// A version whose value lies in memory that many share, and that goes with the last of them.
 ///
+/// At a start the values are where the logs were read to: to copy them would take the memory twice.
+pub(super) struct Shared {
+    value: Bytes,
+    fields: Box<Fields>,
+}
+
+#[derive(Clone, Copy)]
+struct Fields {
+    at: Position,
+    create: Revision,
+    version: i64,
+    lease: LeaseId,
+}
+
+/// Shorter values are copied: they cost less than a [`Shared`].
+const SHARED_BYTES_MIN: usize = 64;
+
 /// ```text
 /// offset  size  field
 ///      0     8  modified   little-endian, as all numbers here
@@ -31,7 +70,7 @@ const FIXED_BYTES: usize = 13;
 ///
 /// Most keys of most stores are written once and carry no lease, so 13 bytes of header are the rule,
 /// and a value of 256 bytes fits a 288-byte block of glibc's allocator.
-pub(super) struct Version(Box<[u8]>);
+struct Packed<'a>(&'a [u8]);
 
 impl Version {
     /// A version that gives the key a value.
@@ -55,49 +94,121 @@ impl Version {
             bytes.extend_from_slice(&lease.0.to_le_bytes());
         }
         bytes.extend_from_slice(value);
-        Version(bytes.into_boxed_slice())
+        Version::Packed(bytes.into_boxed_slice())
+    }
+
+    /// As [`Version::put`], of a value whose memory is there anyway.
+    pub(super) fn share(
+        at: Position,
+        create: Revision,
+        version: i64,
+        lease: LeaseId,
+        value: Bytes,
+    ) -> Version {
+        if value.len() < SHARED_BYTES_MIN {
+            return Version::put(at, create, version, lease, &value);
+        }
+        let fields = Box::new(Fields { at, create, version, lease });
+        Version::Boxed(Box::new(Boxed::Shared(Shared { value, fields })))
     }
 
     /// A version that says the key is gone.
     pub(super) fn tombstone(at: Position) -> Version {
         let mut bytes = Vec::with_capacity(FIXED_BYTES);
         push_fixed(&mut bytes, at, TOMBSTONE);
-        Version(bytes.into_boxed_slice())
+        Version::Packed(bytes.into_boxed_slice())
     }
 
     /// No version at all; costs no allocation. Only ever a placeholder inside [`super::slots`].
     pub(super) fn absent() -> Version {
-        Version(Box::default())
+        Version::Packed(Box::default())
     }
 
     pub(super) fn is_absent(&self) -> bool {
-        self.0.is_empty()
+        matches!(self, Version::Packed(bytes) if bytes.is_empty())
     }
 
     pub(super) fn modified(&self) -> Revision {
-        Revision(self.number(0))
+        self.position().0
     }
 
     pub(super) fn position(&self) -> Position {
-        let sub = self.0[SUB_AT..FLAGS_AT].try_into().expect("four bytes");
-        (self.modified(), u32::from_le_bytes(sub))
+        match self {
+            Version::Packed(bytes) => Packed(bytes).position(),
+            Version::Boxed(boxed) => boxed.shared().fields.at,
+        }
     }
 
     /// Whether the key has a value by this version.
     pub(super) fn is_live(&self) -> bool {
-        self.0[FLAGS_AT] & TOMBSTONE == 0
-    }
-
-    pub(super) fn lease(&self) -> LeaseId {
-        match self.0[FLAGS_AT] & LEASED {
-            0 => LeaseId::NONE,
-            _ => LeaseId(self.number(self.value_at() - 8)),
+        match self {
+            Version::Packed(bytes) => Packed(bytes).is_live(),
+            Version::Boxed(_) => true,
         }
     }
 
     /// What a reader sees. A tombstone shows etcd's view of one: key and modified revision alone.
     #[inline]
     pub(super) fn view<'a>(&'a self, key: &'a [u8]) -> VersionRef<'a> {
+        match self {
+            Version::Packed(bytes) => Packed(bytes).view(key),
+            Version::Boxed(boxed) => {
+                let Shared { value, fields } = boxed.shared();
+                let Fields { at: (modified, sub), create, version, lease } = **fields;
+                VersionRef { key, value, create, modified, sub, version, lease }
+            }
+        }
+    }
+
+    /// Memory that the version takes, or keeps.
+    pub(super) fn block_bytes(&self) -> usize {
+        match self {
+            Version::Packed(bytes) => block_bytes(bytes.len()),
+            Version::Boxed(boxed) => {
+                block_bytes(size_of::<Boxed>())
+                    + block_bytes(size_of::<Fields>())
+                    + boxed.shared().value.len()
+            }
+        }
+    }
+
+    /// Bytes of the value.
+    pub(super) fn value_len(&self) -> usize {
+        match self {
+            Version::Packed(bytes) => bytes.len() - Packed(bytes).value_at(),
+            Version::Boxed(boxed) => boxed.shared().value.len(),
+        }
+    }
+}
+
+impl Boxed {
+    fn shared(&self) -> &Shared {
+        match self {
+            Boxed::Shared(shared) => shared,
+            Boxed::List(_) => unreachable!("a list is no version"),
+        }
+    }
+}
+
+impl<'a> Packed<'a> {
+    fn position(&self) -> Position {
+        let sub = self.0[SUB_AT..FLAGS_AT].try_into().expect("four bytes");
+        (Revision(self.number(0)), u32::from_le_bytes(sub))
+    }
+
+    fn is_live(&self) -> bool {
+        self.0[FLAGS_AT] & TOMBSTONE == 0
+    }
+
+    fn lease(&self) -> LeaseId {
+        match self.0[FLAGS_AT] & LEASED {
+            0 => LeaseId::NONE,
+            _ => LeaseId(self.number(self.value_at() - 8)),
+        }
+    }
+
+    #[inline]
+    fn view(&self, key: &'a [u8]) -> VersionRef<'a> {
         let flags = self.0[FLAGS_AT];
         let (modified, sub) = self.position();
         let (create, version) = match flags & (FIRST | TOMBSTONE) {
@@ -107,16 +218,6 @@ impl Version {
         };
         let value = &self.0[self.value_at()..];
         VersionRef { key, value, create, modified, sub, version, lease: self.lease() }
-    }
-
-    /// Memory that the version takes.
-    pub(super) fn block_bytes(&self) -> usize {
-        block_bytes(self.0.len())
-    }
-
-    /// Bytes of the value.
-    pub(super) fn value_len(&self) -> usize {
-        self.0.len() - self.value_at()
     }
 
     fn value_at(&self) -> usize {
