@@ -216,17 +216,6 @@ impl Engine {
         (checkpoint.base, checkpoint.epoch) = (base, epoch);
     }
 
-    /// The shards of this core begin with an image. A damaged block shows when it is asked for; the leases
-    /// of its keys are then unknown, and no lease may end until a start can read all of it: keys would stay
-    /// behind. That outlasts the alarm, which an operator can end.
-    pub(super) fn take_base(&mut self, base: &Arc<Base>) {
-        for seat in &mut self.seats {
-            let owned = self.control.map.of_lane(seat.lane()).collect();
-            // The image remembers the fault, and whoever serves looks there.
-            self.leased_known &= seat.shard.set_base(Arc::clone(base), owned).is_ok();
-        }
-    }
-
     /// Tells each shard of this core which keys are its own, by the range map.
     pub(super) fn own_ranges(&mut self) {
         for seat in &mut self.seats {

@@ -46,13 +46,14 @@ pub use gather::Sizes;
 pub use message::Message;
 pub use note::{Note, Step};
 pub use past::{
-    Ground, LaneRead, Past, PastControl, RecoverError, Recovery, Replay, join, read_lane, recover,
+    Draft, Ground, LanePast, LaneRead, LaneReader, Past, PastControl, RecoverError, Recovery, join,
+    recover, recover_drafted,
 };
 
 use crate::config::Retention;
 use crate::keys::{CoreId, KeyRange, LaneId, Revision};
 use crate::lane::redo::Auth;
-use crate::lane::{Cut, Group, Output, Recovered, Stored};
+use crate::lane::{Cut, Output, Stored};
 use crate::lease;
 use crate::mvcc::base::Base;
 use crate::mvcc::{HashWalk, Layer};
@@ -88,7 +89,7 @@ pub struct Setup {
     /// What earlier epochs left.
     pub past: Past,
     /// The past of this core's lanes, ascending.
-    pub groups: Vec<(LaneId, Recovered)>,
+    pub groups: Vec<(LaneId, LanePast)>,
     /// The image that the past goes on from.
     pub base: Option<Arc<Base>>,
     /// Bytes that the logs held above the image at the start.
@@ -248,10 +249,7 @@ impl Engine {
         let Setup { core, cores, lanes, member, order, past, groups, .. } = setup;
         let Setup { base, log_bytes, hub, auto_compaction, .. } = setup;
         let Setup { checkpoint_bytes, checkpoint_bytes_max, .. } = setup;
-        let seats = groups
-            .into_iter()
-            .map(|(lane, recovered)| Seat::new(Group::new(lane, member, recovered)))
-            .collect();
+        let seats = groups.into_iter().map(|(lane, past)| Seat::new(lane, member, past)).collect();
         Engine {
             core,
             cores,

@@ -2,9 +2,11 @@
 //! each lane holds, and the records to install once the new epoch's cut is known (R5, R8).
 //!
 //! ```text
-//! read_lane    per lane, in any thread: entries in order, each batch looked at once
+//! LaneReader   per lane, in any thread: entries in order, each batch looked at once
+//! Draft          and, where nothing speaks against it, the shard that they make
 //! join         all lanes: epochs, void records, P
-//! Replay       per core, when the epoch begins: all lanes merged by revision, read in place
+//! Replay       per core, when the epoch begins: all lanes merged by revision, read in place; not
+//!              where there are drafts
 //! ```
 //!
 //! Each core has a [`Past`] of its own, all of which share the entries in pieces: a piece of the logs'
@@ -24,11 +26,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+mod draft;
+mod lane;
+
+pub use draft::Draft;
+pub use lane::{LaneRead, LaneReader};
+
 use super::alarms::Alarms;
 use crate::keys::{LaneId, LeaseId, Revision};
 use crate::lane::redo::{Auth, Control, Malformed, Reader, Record, Seen, Writes};
 use crate::lane::{Cut, Damaged, Recovered};
-use crate::order::{Epoch, EpochRecord, Epochs, OutOfOrder, Runs};
+use crate::mvcc::base::Base;
+use crate::order::{Epoch, EpochRecord, Epochs, OutOfOrder};
 use crate::route::RangeMap;
 
 /// Why the records of the logs make no sense, though every frame passed its checksum.
@@ -140,40 +149,26 @@ struct Facts {
 pub struct Recovery {
     /// For all cores, to each a clone.
     pub past: Past,
-    /// For each lane its group's past, to be given to the core that has it.
-    pub lanes: Vec<Recovered>,
+    /// For each lane its own past, to be given to the core that has it.
+    pub lanes: Vec<LanePast>,
+}
+
+/// What is one lane's alone.
+#[derive(Debug, Default)]
+pub struct LanePast {
+    /// Its group's.
+    pub group: Recovered,
+    /// Its shard's, if that could be put together from this lane alone.
+    pub draft: Option<Box<Draft>>,
 }
 
 impl Recovery {
     /// Bytes of the entries that lie above the checkpoint.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let entries = self.lanes.iter().flat_map(Recovered::entries);
+        let entries = self.lanes.iter().flat_map(|lane| lane.group.entries());
         entries.map(|(_, data)| data.len() as u64).sum()
     }
-}
-
-/// What [`read_lane`] makes of one lane.
-#[derive(Debug)]
-pub struct LaneRead {
-    recovered: Recovered,
-    entries: VecDeque<Arc<Piece>>,
-    /// What lies between two barriers.
-    sections: Vec<Section>,
-    /// In lane 0, records that change control state.
-    control: Vec<(u64, Record)>,
-    /// In lane 0, epochs that were recorded.
-    epochs: Vec<EpochRecord>,
-    /// The newest epoch that was begun, recorded or not.
-    newest_epoch: Epoch,
-}
-
-/// Entries of one epoch: revisions grow, and the same ones above some limit are void.
-#[derive(Debug, Default)]
-struct Section {
-    /// Index of its first entry, a barrier, or of the first one above the cut.
-    from: u64,
-    runs: Runs,
 }
 
 /// Puts the records of all logs together: per lane, in any order, kind and bytes as they were
@@ -184,63 +179,71 @@ struct Section {
 /// format, or files that do not belong together.
 pub fn recover(records: Vec<Vec<(u8, Bytes)>>, ground: &Ground) -> Result<Recovery, RecoverError> {
     let lanes = (0..).map(LaneId).zip(records);
-    let read: Result<_, _> =
-        lanes.map(|(lane, records)| read_lane(lane, records, ground)).collect();
-    join(read?, ground)
-}
-
-/// The first half of [`recover`], for one lane: lanes may be read at the same time.
-///
-/// # Errors
-/// As [`recover`].
-pub fn read_lane(
-    lane: LaneId,
-    records: Vec<(u8, Bytes)>,
-    ground: &Ground,
-) -> Result<LaneRead, RecoverError> {
-    let cut = ground.lanes.get(usize::from(lane.0)).copied().unwrap_or_default();
-    let recovered = Recovered::assemble(records, cut)
-        .map_err(|source| RecoverError::Lane { lane: lane.0, source })?;
-    let entries = recovered.entries().map(|(index, data)| (index, data.clone()));
-    let mut read = LaneRead {
-        entries: in_pieces(entries),
-        recovered,
-        sections: vec![Section { from: cut.index + 1, runs: Runs::default() }],
-        control: Vec::new(),
-        epochs: Vec::new(),
-        newest_epoch: 0,
-    };
-    for piece in read.entries.clone() {
-        for (index, data) in piece.iter() {
-            read.entry(lane, *index, data, ground.at)?;
+    let read = lanes.map(|(lane, records)| {
+        let mut reader = LaneReader::new(lane, ground);
+        for (kind, bytes) in records {
+            reader.record(kind, bytes);
         }
-    }
-    Ok(read)
+        Ok((reader.finish()?, None))
+    });
+    join(read.collect::<Result<_, RecoverError>>()?, ground)
 }
 
-/// The second half of [`recover`].
+/// As [`recover`], with drafts of the shards, for a node that goes on from the image `base`.
 ///
 /// # Errors
 /// As [`recover`].
-pub fn join(lanes: Vec<LaneRead>, ground: &Ground) -> Result<Recovery, RecoverError> {
+pub fn recover_drafted(
+    records: Vec<Vec<(u8, Bytes)>>,
+    ground: &Ground,
+    base: Option<&Arc<Base>>,
+) -> Result<Recovery, RecoverError> {
+    let lanes = (0..).map(LaneId).zip(records);
+    let read = lanes.map(|(lane, records)| {
+        let mut reader = LaneReader::drafting(lane, ground);
+        let mut draft = Draft::new(lane, ground, base);
+        for (kind, bytes) in records {
+            reader.record(kind, bytes).iter().for_each(|writes| draft.install(writes));
+        }
+        reader.rest().iter().for_each(|writes| draft.install(writes));
+        Ok((reader.finish()?, Some(draft)))
+    });
+    join(read.collect::<Result<_, RecoverError>>()?, ground)
+}
+
+/// The second half of [`recover`]: what was read of each lane, and its draft with all the writes that
+/// reading it gave, if there is one.
+///
+/// # Errors
+/// As [`recover`].
+pub fn join(
+    lanes: Vec<(LaneRead, Option<Draft>)>,
+    ground: &Ground,
+) -> Result<Recovery, RecoverError> {
     let mut past = Facts { ground: ground.clone(), ..Facts::default() };
     // The checkpoint's epoch is the newest of its time, while its cut in lane 0 may lie below
     // that and below older ones.
-    let found = lanes.iter().flat_map(|lane| &lane.epochs).chain(&ground.epoch);
+    let found = lanes.iter().flat_map(|(lane, _)| &lane.epochs).chain(&ground.epoch);
     let mut found: Vec<_> = found.cloned().collect();
     found.sort_by_key(|record| record.epoch);
     found.into_iter().try_for_each(|epoch| past.epochs.push(epoch))?;
-    let begun = lanes.iter().map(|lane| lane.newest_epoch);
+    let begun = lanes.iter().map(|(lane, _)| lane.newest_epoch);
     past.newest_epoch = begun.chain(past.epochs.last().map(|last| last.epoch)).max().unwrap_or(0);
 
     let mut runs = Vec::with_capacity(lanes.len());
     let mut entries = Vec::with_capacity(lanes.len());
-    let mut recovered = Vec::with_capacity(lanes.len());
-    for (number, mut lane) in (0..).zip(lanes) {
+    let mut pasts = Vec::with_capacity(lanes.len());
+    // A shard may have keys of any lane's records, so drafts are of use together or not at all.
+    let mut is_drafted = true;
+    for (number, (mut lane, draft)) in (0..).zip(lanes) {
+        is_drafted &= lane.is_drafted(LaneId(number), &past.epochs);
         runs.push(lane.kept_runs(LaneId(number), &past.epochs)?);
         past.control.append(&mut lane.control);
         entries.push(lane.entries);
-        recovered.push(lane.recovered);
+        pasts.push(LanePast { group: lane.recovered, draft: draft.map(Box::new) });
+    }
+    if !is_drafted {
+        pasts.iter_mut().for_each(|past| past.draft = None);
     }
     past.cut = crate::order::epoch::cut(ground.at, &runs);
     match past.epochs.last() {
@@ -249,83 +252,8 @@ pub fn join(lanes: Vec<LaneRead>, ground: &Ground) -> Result<Recovery, RecoverEr
         }
         _ => {
             let past = Past { facts: Arc::new(past), lanes: entries };
-            Ok(Recovery { past, lanes: recovered })
+            Ok(Recovery { past, lanes: pasts })
         }
-    }
-}
-
-fn in_pieces(entries: impl Iterator<Item = (u64, Bytes)>) -> VecDeque<Arc<Piece>> {
-    let (mut pieces, mut piece, mut bytes) = (VecDeque::new(), Piece::new(), 0);
-    for (index, data) in entries {
-        bytes += data.len();
-        piece.push((index, data));
-        if bytes >= PIECE_BYTES {
-            pieces.push_back(Arc::new(std::mem::take(&mut piece)));
-            bytes = 0;
-        }
-    }
-    if !piece.is_empty() {
-        pieces.push_back(Arc::new(piece));
-    }
-    pieces
-}
-
-impl LaneRead {
-    /// Looks at the batch of one entry.
-    fn entry(
-        &mut self,
-        lane: LaneId,
-        index: u64,
-        data: &[u8],
-        base: Revision,
-    ) -> Result<(), RecoverError> {
-        let mut reader = Reader::new(data);
-        let malformed = |source| RecoverError::Entry { lane: lane.0, index, source };
-        while let Some(seen) = reader.record().map_err(malformed)? {
-            let revision = match seen {
-                Seen::Write { revision, .. } => revision,
-                Seen::Revoke { at, lease, writes } => {
-                    self.control.push((index, Record::Revoke { at, lease, writes: Vec::new() }));
-                    if writes.is_empty() {
-                        continue;
-                    }
-                    at
-                }
-                Seen::Other(Record::Epoch { epoch, cut, barriers }) => {
-                    self.epochs.push(EpochRecord { epoch, cut, barriers });
-                    continue;
-                }
-                Seen::Other(Record::Barrier { epoch }) => {
-                    self.newest_epoch = self.newest_epoch.max(epoch);
-                    self.sections.push(Section { from: index, runs: Runs::default() });
-                    continue;
-                }
-                Seen::Other(record) => {
-                    self.control.push((index, record));
-                    continue;
-                }
-            };
-            let section = self.sections.last_mut().expect("there is one from the begin on");
-            if revision > base && !section.runs.push(revision) {
-                return Err(RecoverError::Order { lane: lane.0, index, revision });
-            }
-        }
-        Ok(())
-    }
-
-    /// The revisions of the lane that are not void.
-    fn kept_runs(&mut self, lane: LaneId, epochs: &Epochs) -> Result<Runs, RecoverError> {
-        let mut kept = Runs::default();
-        for Section { from, runs } in self.sections.drain(..) {
-            // All barriers that an epoch record names are begins of sections, so what is void of the
-            // first entry's revisions is void of all.
-            let limit = epochs.limit(lane, from).unwrap_or(Revision::MAX);
-            if !kept.append(&runs, limit) {
-                let revision = runs.first().expect("the one that does not fit");
-                return Err(RecoverError::Order { lane: lane.0, index: from, revision });
-            }
-        }
-        Ok(kept)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::message::{Origin, Transfer, Want};
+use super::past::{Draft, LanePast};
 use super::{Answer, Error, Request};
 use crate::keys::{KeyRange, LaneId, Revision};
 use crate::lane::Group;
@@ -77,6 +78,8 @@ pub(super) struct Seat {
     /// Answers whose gates ascend.
     pub(super) waiters: VecDeque<Waiter>,
     pub(super) barrier_proposed: bool,
+    /// What the shard will be when the epoch begins, if that is known.
+    pub(super) draft: Option<Box<Draft>>,
     batch: Vec<u8>,
     /// Items of the batch.
     fresh: Vec<Item>,
@@ -90,10 +93,11 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    pub(super) fn new(group: Group) -> Seat {
+    pub(super) fn new(lane: LaneId, member: u64, past: LanePast) -> Seat {
         Seat {
-            shard: Shard::new(group.lane()),
-            group,
+            shard: Shard::new(lane),
+            group: Group::new(lane, member, past.group),
+            draft: past.draft,
             latches: Latches::default(),
             role: None,
             arrived: None,

@@ -1,12 +1,15 @@
 //! How an epoch begins (R5): every lane elects and commits a barrier, the keeper finds the cut and
 //! commits the epoch record, every core installs what the cut keeps, then all serve.
 
+use std::sync::Arc;
+
 use super::message::Message;
 use super::past::{PastControl, Replay};
 use super::seat::Item;
 use super::{Effects, Engine};
 use crate::keys::{CoreId, LaneId, Revision};
 use crate::lane::redo::{Record, Writes};
+use crate::mvcc::base::Base;
 use crate::order::EpochRecord;
 
 /// About how many bytes of records one turn installs: some milliseconds.
@@ -21,7 +24,7 @@ pub(super) struct Start {
 
 /// What a core has still to install before it serves.
 pub(super) struct Replaying {
-    /// Nothing for a core that owns no range.
+    /// Nothing for a core that owns no range or has drafts of its shards.
     replay: Option<Replay>,
     control: PastControl,
 }
@@ -97,21 +100,38 @@ impl Engine {
         let past = self.past.take().expect("an epoch begins once");
         let mut control = past.control(record);
         self.control.map = std::mem::take(&mut control.map);
-        self.own_ranges();
         self.control.compacted = control.compacted;
         self.control.alarms = std::mem::take(&mut control.alarms);
         self.control.auth = std::mem::take(&mut control.auth).into();
         for (&lease, &(ttl_s, _)) in &control.leases {
             self.control.leases.grant(lease, ttl_s);
         }
-        if let Some(base) = self.base.take() {
-            self.take_base(&base);
-        }
+        let base = self.base.take();
+        let is_drafted = self.begin_shards(record.cut, base.as_ref());
         let mut owners = self.control.map.starts().iter().map(|(_, lane)| *lane);
         let owns = owners.any(|lane| self.core_of(lane) == self.core);
-        let replay = owns.then(|| past.replay(record));
+        let replay = (owns && !is_drafted).then(|| past.replay(record));
         self.replaying = Some(Box::new(Replaying { replay, control }));
         self.again = true;
+    }
+
+    /// Begins the shards of this core: with their drafts, as of `cut`, or with what the image `base` has of
+    /// their keys. Whether it was with drafts; a node has all of them or none.
+    pub(super) fn begin_shards(&mut self, cut: Revision, base: Option<&Arc<Base>>) -> bool {
+        let mut is_drafted = true;
+        for seat in &mut self.seats {
+            let owned = self.control.map.of_lane(seat.lane()).collect();
+            let leased_known = match seat.draft.take() {
+                Some(draft) => draft.into_shard(cut, &mut seat.shard),
+                None => {
+                    is_drafted = false;
+                    seat.shard.begin(owned, base)
+                }
+            };
+            // The image remembers the fault, and whoever serves looks there.
+            self.leased_known &= leased_known;
+        }
+        is_drafted
     }
 
     /// Installs the next part of that in revision order (R8), for the shards of this core.

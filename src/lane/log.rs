@@ -68,6 +68,12 @@ pub fn entry_index(kind: u8, record: &[u8]) -> Option<u64> {
     (kind == StoredKind::Entry as u8).then(|| fixed.get_u64_le())
 }
 
+/// The number of a record of a lane's log among those of the lane.
+#[must_use]
+pub fn record_sequence(record: &[u8]) -> Option<u64> {
+    (record.len() >= HEAD_BYTES).then(|| (&record[..]).get_u64_le())
+}
+
 impl Stored {
     /// The index of the entry, if this is one.
     #[must_use]

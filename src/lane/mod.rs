@@ -13,7 +13,9 @@ use raft::eraftpb::{EntryType, Message};
 use raft::{Config, RawNode, StateRole};
 
 use crate::keys::LaneId;
-pub use log::{Cut, Damaged, HEAD_BYTES, Recovered, Stored, StoredKind, entry_index};
+pub use log::{
+    Cut, Damaged, HEAD_BYTES, Recovered, Stored, StoredKind, entry_index, record_sequence,
+};
 pub use retain::Retained;
 
 /// Ticks without a leader before a voter stands for election.

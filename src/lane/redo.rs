@@ -342,6 +342,17 @@ pub enum SeenChange<'a> {
     Delete,
 }
 
+impl SeenChange<'_> {
+    /// The lease that holds the key from now on, or none.
+    #[must_use]
+    pub fn lease(&self) -> LeaseId {
+        match self {
+            SeenChange::Put { lease, .. } => *lease,
+            SeenChange::Delete => LeaseId::NONE,
+        }
+    }
+}
+
 impl Writes<'_> {
     /// Whether there are none left.
     #[must_use]

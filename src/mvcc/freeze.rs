@@ -42,7 +42,7 @@ impl Store {
         self.frozen = Some(Frozen { layer, at });
         for popped in above.into_iter().rev() {
             let position = popped.version.position();
-            let found = self.active.find(&popped.key);
+            let found = self.active.place(&popped.key);
             self.active.push(position, &popped.key, found, popped.version, popped.beneath);
         }
     }

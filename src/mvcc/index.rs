@@ -63,6 +63,18 @@ struct Inner {
     children: Vec<Node>,
 }
 
+/// Inner nodes have at least two children and split in halves: far more than 2^32 keys fit.
+const HEIGHT_MAX: usize = 12;
+
+/// Where a key belongs that is not in the index: the child in each node from the root on, then the place
+/// in the leaf. Good until the index changes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    steps: [u8; HEIGHT_MAX],
+}
+
+const _: () = assert!(FANOUT <= u8::MAX as usize, "a step is a byte");
+
 /// What a change needs besides the key.
 struct Change<'a> {
     slots: &'a Slots,
@@ -108,10 +120,34 @@ impl Index {
         }
     }
 
-    /// Adds a key that is not in the index, by its slot.
-    pub(super) fn insert(&mut self, slot: SlotId, bits: Bits, slots: &Slots) {
+    /// The slot of a key, or where the key belongs.
+    #[inline]
+    pub(super) fn place(&self, key: &[u8], slots: &Slots) -> Result<SlotId, Place> {
+        let mut place = Place { steps: [0; HEIGHT_MAX] };
+        let mut node = &self.root;
+        for step in &mut place.steps {
+            match node {
+                Node::Leaf(leaf) => match leaf.names.find(key, slots) {
+                    Ok(at) => return Ok(leaf.names.slot(at)),
+                    Err(at) => {
+                        *step = at as u8;
+                        return Err(place);
+                    }
+                },
+                Node::Inner(inner) => {
+                    let child = inner.child(key, slots);
+                    *step = child as u8;
+                    node = &inner.children[child];
+                }
+            }
+        }
+        unreachable!("no index of 2^32 keys is that high")
+    }
+
+    /// Adds a key by its slot, where [`Index::place`] has just said that it belongs.
+    pub(super) fn insert(&mut self, place: &Place, slot: SlotId, bits: Bits, slots: &Slots) {
         let mut change = Change { slots, nodes: &mut self.nodes };
-        if let Some(upper) = self.root.insert(slots.key(slot), slot, bits, &mut change) {
+        if let Some(upper) = self.root.insert(&place.steps, slot, bits, &mut change) {
             let lower = std::mem::replace(&mut self.root, Node::Leaf(Box::new(Leaf::new())));
             let mut inner = Inner::new();
             inner.put(0, lower, slots);
@@ -271,22 +307,23 @@ impl Node {
         }
     }
 
-    /// Adds a key; a node that was full returns its upper part.
+    /// Adds a key, which is so many steps from here; a node that was full returns its upper part.
     fn insert(
         &mut self,
-        key: &[u8],
+        steps: &[u8],
         slot: SlotId,
         bits: Bits,
         change: &mut Change<'_>,
     ) -> Option<Node> {
+        let (at, rest) = (usize::from(steps[0]), &steps[1..]);
         match self {
             Node::Leaf(leaf) => {
-                let upper = leaf.insert(key, slot, bits, change.slots)?;
+                let upper = leaf.insert(at, slot, bits, change.slots)?;
                 *change.nodes += 1;
                 Some(Node::Leaf(Box::new(upper)))
             }
             Node::Inner(inner) => {
-                let upper = inner.insert(key, slot, bits, change)?;
+                let upper = inner.insert(at, rest, slot, bits, change)?;
                 *change.nodes += 1;
                 Some(Node::Inner(Box::new(upper)))
             }
@@ -373,14 +410,14 @@ impl Inner {
 
     fn insert(
         &mut self,
-        key: &[u8],
+        child: usize,
+        steps: &[u8],
         slot: SlotId,
         bits: Bits,
         change: &mut Change<'_>,
     ) -> Option<Inner> {
         let slots = change.slots;
-        let child = self.child(key, slots);
-        let split = self.children[child].insert(key, slot, bits, change);
+        let split = self.children[child].insert(steps, slot, bits, change);
         self.refresh_first(child, slots);
         let Some(new) = split else {
             self.sums[child].add(bits.sum());

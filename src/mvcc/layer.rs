@@ -12,7 +12,7 @@
 use std::fmt;
 
 use super::hidden::Hidden;
-use super::index::{self, Bits, Index, Visit};
+use super::index::{self, Bits, Index, Place, Visit};
 use super::revisions::Revisions;
 use super::slots::{Entry, SlotId, Slots};
 use super::version::{Position, Version, VersionRef};
@@ -120,6 +120,12 @@ impl Layer {
         self.index.find(key, &self.slots)
     }
 
+    /// The slot of a key, or where it belongs until the next key comes or goes.
+    #[inline]
+    pub(super) fn place(&self, key: &[u8]) -> Result<SlotId, Place> {
+        self.index.place(key, &self.slots)
+    }
+
     #[inline]
     pub(super) fn entry(&self, key: &[u8]) -> Option<&Entry> {
         self.find(key).map(|slot| self.slots.get(slot))
@@ -136,21 +142,35 @@ impl Layer {
         Beneath { live, bytes: self.hidden.get(slot) }
     }
 
-    /// Adds the newest version of a key, which is in slot `found` if this layer has it. If not,
-    /// `beneath` says what the layers beneath have.
+    /// Adds the newest version of a key, which is in slot `found` if this layer has it, or belongs there.
+    /// If it has not, `beneath` says what the layers beneath have.
     pub(super) fn push(
         &mut self,
         at: Position,
         key: &[u8],
-        found: Option<SlotId>,
+        found: Result<SlotId, Place>,
+        version: Version,
+        beneath: Beneath,
+    ) -> SlotId {
+        let slot = self.push_unordered(at, key, found, version, beneath);
+        self.revisions.insert(at, slot);
+        slot
+    }
+
+    /// As [`Layer::push`], but its place among all versions is still owed to `revisions`.
+    pub(super) fn push_unordered(
+        &mut self,
+        at: Position,
+        key: &[u8],
+        found: Result<SlotId, Place>,
         version: Version,
         beneath: Beneath,
     ) -> SlotId {
         let live = version.is_live();
         self.heap_bytes += version.block_bytes();
         self.logical_bytes += key.len() + version.value_len();
-        let slot = match found {
-            Some(slot) => {
+        match found {
+            Ok(slot) => {
                 let entry = self.slots.get_mut(slot);
                 let newest = entry.versions.newest().map(Version::position);
                 assert!(newest < Some(at), "{at:?} after {newest:?}: positions of a key ascend");
@@ -163,20 +183,19 @@ impl Layer {
                 }
                 slot
             }
-            None => {
+            Err(place) => {
                 let mut entry = Entry::new(key);
                 entry.versions.push(version);
                 self.heap_bytes += entry.frame_bytes();
                 let slot = self.slots.insert(entry);
-                self.index.insert(slot, Bits { live, below: beneath.live }, &self.slots);
+                let bits = Bits { live, below: beneath.live };
+                self.index.insert(&place, slot, bits, &self.slots);
                 if beneath.live {
                     self.hidden.insert(slot, beneath.bytes);
                 }
                 slot
             }
-        };
-        self.revisions.insert(at, slot);
-        slot
+        }
     }
 
     /// Takes the newest version of all out, if it lies above `through`. A key that has none left leaves.

@@ -29,6 +29,7 @@ mod index;
 mod merge;
 mod owned;
 mod piece;
+mod replay;
 mod revisions;
 mod slots;
 #[cfg(test)]
@@ -38,16 +39,16 @@ mod version;
 pub use hash::{Digest, HashWalk, REVISION_KEY_BYTES, TOMBSTONE, push_record, revision_key};
 pub use layer::Layer;
 pub use piece::Piece;
+pub use replay::{Batch, Sorted};
 pub use version::{Position, VersionRef};
 
 use std::fmt;
-
-use bytes::Bytes;
 
 use crate::keys::{KeyRange, LeaseId, Revision};
 use crate::lane::redo::Change;
 use compact::Collected;
 use freeze::Frozen;
+use index::Place;
 use layer::Beneath;
 use merge::Merge;
 use owned::OwnedBase;
@@ -109,10 +110,10 @@ impl Store {
         value: &[u8],
         lease: LeaseId,
     ) -> (Revision, i64) {
-        let found = self.active.find(key);
+        let found = self.active.place(key);
         let (before, beneath) = match found {
-            Some(slot) => (self.active.slots.get(slot).live(), Beneath::NOTHING),
-            None => {
+            Ok(slot) => (self.active.slots.get(slot).live(), Beneath::NOTHING),
+            Err(_) => {
                 let beneath = self.beneath(key).filter(|v| !v.is_tombstone());
                 (beneath, Beneath::of(beneath))
             }
@@ -124,8 +125,8 @@ impl Store {
 
     /// Says that `key` is gone from `at` on, also when it was gone or unknown before.
     pub fn delete(&mut self, at: Position, key: &[u8]) {
-        let found = self.active.find(key);
-        let beneath = if found.is_some() { None } else { self.beneath(key) };
+        let found = self.active.place(key);
+        let beneath = if found.is_ok() { None } else { self.beneath(key) };
         let beneath = Beneath::of(beneath);
         self.push(at, key, found, Version::tombstone(at), beneath);
     }
@@ -150,30 +151,14 @@ impl Store {
         version: i64,
         lease: LeaseId,
     ) {
-        self.install_version(at, key, version, Version::put(at, create, version, lease, value));
-    }
-
-    /// As [`Store::install_put`], of a value that is not copied: its memory stays as long as the version.
-    pub fn install_shared(
-        &mut self,
-        at: Position,
-        key: &[u8],
-        value: Bytes,
-        create: Revision,
-        version: i64,
-        lease: LeaseId,
-    ) {
-        self.install_version(at, key, version, Version::share(at, create, version, lease, value));
-    }
-
-    fn install_version(&mut self, at: Position, key: &[u8], number: i64, version: Version) {
-        let found = self.active.find(key);
+        let found = self.active.place(key);
         // Replay must not read the base for each record: the record itself says whether the key had
         // a value before.
         let beneath = match found {
-            None if number > 1 => self.beneath_unread(key),
+            Err(_) if version > 1 => self.beneath_unread(key),
             _ => Beneath::NOTHING,
         };
+        let version = Version::put(at, create, version, lease, value);
         self.push(at, key, found, version, beneath);
     }
 
@@ -296,7 +281,7 @@ impl Store {
         &mut self,
         at: Position,
         key: &[u8],
-        found: Option<SlotId>,
+        found: Result<SlotId, Place>,
         version: Version,
         beneath: Beneath,
     ) {

@@ -81,10 +81,10 @@ impl Store {
     /// removed at once.
     pub fn import(&mut self, piece: Piece) {
         for Part { mut entry, beneath } in piece.parts {
-            let mut slot = self.active.find(entry.key());
+            let mut slot = self.active.place(entry.key());
             while let Some(version) = entry.versions.pop_oldest() {
                 let at = version.position();
-                slot = Some(self.active.push(at, entry.key(), slot, version, beneath));
+                slot = Ok(self.active.push(at, entry.key(), slot, version, beneath));
                 self.highest = self.highest.max(at.0);
             }
             self.prune(slot.expect("a part has a version"), usize::MAX);

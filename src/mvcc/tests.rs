@@ -4,6 +4,7 @@ mod layers;
 mod memory;
 mod model;
 mod random;
+mod replay;
 mod transcripts;
 
 pub(super) use memory::Images;

@@ -26,10 +26,10 @@ use super::watchdog::Pulse;
 use crate::api::door::{self, Door};
 use crate::api::{Api, Settings};
 use crate::config::Config;
-use crate::engine::{Engine, Message, Past, Setup};
+use crate::engine::{Engine, LanePast, Message, Past, Setup};
 use crate::front::{self, Incoming, Limits, Told};
 use crate::keys::{CoreId, LaneId};
-use crate::lane::{Recovered, Retained};
+use crate::lane::Retained;
 use crate::metrics::{self, Facts, Process};
 use crate::mvcc::base::Base;
 use crate::order::Order;
@@ -93,7 +93,7 @@ pub(super) struct Place {
     /// The image that the past goes on from; held as briefly.
     pub base: Option<Arc<Base>>,
     /// The past of its lanes, ascending.
-    pub groups: Vec<(LaneId, Recovered)>,
+    pub groups: Vec<(LaneId, LanePast)>,
     pub log: Log<DirectDisk>,
     pub retained: Retained,
     pub mesh: Mesh<Message>,

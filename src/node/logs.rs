@@ -3,7 +3,9 @@
 //! another log. Logs beyond the present cores are read, sealed and kept.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -12,9 +14,11 @@ use cored_wal::{Log, Options, Owner};
 
 use super::failure::Failure;
 use super::home::Home;
-use crate::engine::{Ground, Recovery, join, read_lane};
+use crate::engine::{Draft, Ground, LaneRead, LaneReader, Recovery, join};
 use crate::keys::LaneId;
 use crate::lane::{Retained, entry_index};
+use crate::mvcc::Sorted;
+use crate::mvcc::base::Base;
 
 /// A log per core, and what all logs hold.
 pub(super) struct Logs {
@@ -30,13 +34,13 @@ pub(super) struct Logs {
     pub bytes: u64,
 }
 
-/// What one log held, by lane: kinds and bytes.
-type Records = Vec<Vec<(u8, Bytes)>>;
+/// A log, how many records were found in it and of what size, and what its segments hold.
+type Opened = (Log<DirectDisk>, (u64, u64), Retained);
 
-/// A log, and what was found in it.
-type Opened = (Log<DirectDisk>, Records, Retained);
+/// What was read of a lane, and its draft.
+type Read = (LaneRead, Option<Draft>);
 
-/// Opens one log for each of `cores`, and reads all there are above `ground`.
+/// Opens one log for each of `cores`, and reads all there are above `ground`, whose image is `base`.
 ///
 /// # Errors
 /// A log is missing, damaged, not this member's, or can not be used; nothing was changed in it then.
@@ -45,10 +49,11 @@ pub(super) fn open(
     path: &Path,
     cores: u16,
     ground: &Ground,
+    base: Option<&Arc<Base>>,
 ) -> Result<Logs, Failure> {
     let (directory, found) = all(home, path)?;
     let count = found.last().map_or(0, |newest| newest + 1).max(cores);
-    let opened = read_all(&directory, home, count)?;
+    let (opened, read) = read_all(&directory, home, count, ground, base)?;
 
     let mut logs = Logs {
         open: Vec::new(),
@@ -57,13 +62,9 @@ pub(super) fn open(
         records: 0,
         bytes: 0,
     };
-    let mut lanes: Records = vec![Vec::new(); usize::from(home.identity().lanes)];
-    for (number, (mut log, records, retained)) in (0..).zip(opened) {
-        for (lane, mut records) in records.into_iter().enumerate() {
-            logs.records += records.len() as u64;
-            logs.bytes += records.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
-            lanes[lane].append(&mut records);
-        }
+    for (number, (mut log, (records, bytes), retained)) in (0..).zip(opened) {
+        logs.records += records;
+        logs.bytes += bytes;
         if number < cores {
             logs.open.push(log);
             logs.retained.push(retained);
@@ -76,26 +77,8 @@ pub(super) fn open(
         }
     }
     home.note_logs(count)?;
-    logs.recovery = recover(lanes, ground)?;
+    logs.recovery = join(read, ground)?;
     Ok(logs)
-}
-
-/// Puts the lanes together, each in a thread of its own.
-fn recover(lanes: Records, ground: &Ground) -> Result<Recovery, Failure> {
-    let read = std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..)
-            .zip(lanes)
-            .map(|(lane, records)| {
-                let read = move || read_lane(LaneId(lane), records, ground);
-                (lane, scope.spawn(move || read().map_err(Failure::from)))
-            })
-            .collect();
-        let ended = readers
-            .into_iter()
-            .map(|(lane, reader)| reader.join().unwrap_or(Err(Failure::Defect(lane))));
-        ended.collect::<Result<Vec<_>, _>>()
-    })?;
-    Ok(join(read, ground)?)
 }
 
 /// The directory and the numbers of its logs, of which none that the member wrote is missing.
@@ -137,39 +120,106 @@ pub(super) fn verify(home: &Home, path: &Path) -> Result<(u64, u64), Failure> {
     Ok((records, bytes))
 }
 
-/// Reads logs 0 to `count`, each in a thread of its own.
-fn read_all(directory: &Arc<Directory>, home: &Home, count: u16) -> Result<Vec<Opened>, Failure> {
+/// Reads logs 0 to `count`, each in a thread of its own, and at the same time installs what they say, each
+/// lane in a thread of its own.
+fn read_all(
+    directory: &Arc<Directory>,
+    home: &Home,
+    count: u16,
+    ground: &Ground,
+    base: Option<&Arc<Base>>,
+) -> Result<(Vec<Opened>, Vec<Read>), Failure> {
+    let lanes = (0..home.identity().lanes).map(LaneId);
     std::thread::scope(|scope| {
-        let readers: Vec<_> =
-            (0..count).map(|number| scope.spawn(move || read(directory, home, number))).collect();
-        readers
+        let (mut readers, mut drafts, mut batches) = (Vec::new(), Vec::new(), Vec::new());
+        for lane in lanes {
+            let (sender, received) = mpsc::channel::<Sorted>();
+            batches.push(sender);
+            readers.push(Mutex::new(LaneReader::drafting(lane, ground)));
+            drafts.push(scope.spawn(move || {
+                let mut draft = Draft::new(lane, ground, base);
+                received.iter().for_each(|batch| draft.install(&batch));
+                Ok(draft)
+            }));
+        }
+        let lanes = Lanes { readers: &readers, batches };
+        let opened = std::thread::scope(|scope| {
+            let lanes = &lanes;
+            let spawn = |number| scope.spawn(move || read(directory, home, number, lanes));
+            all_of((0..count).map(spawn).collect())
+        })?;
+        (0..readers.len()).for_each(|lane| lanes.end(lane));
+        // Every draft ends when nobody has more for it.
+        drop(lanes);
+        let read: Result<Vec<_>, _> = readers
             .into_iter()
-            .zip(0..)
-            .map(|(reader, number)| reader.join().unwrap_or(Err(Failure::Defect(number))))
-            .collect()
+            .map(|reader| reader.into_inner().unwrap_or_else(PoisonError::into_inner).finish())
+            .collect();
+        let drafts = all_of(drafts)?.into_iter().map(Some);
+        Ok((opened, read?.into_iter().zip(drafts).collect()))
     })
 }
 
-fn read(directory: &Arc<Directory>, home: &Home, number: u16) -> Result<Opened, Failure> {
+/// Waits for all, and gives what they made or the first failure.
+fn all_of<T>(threads: Vec<ScopedJoinHandle<'_, Result<T, Failure>>>) -> Result<Vec<T>, Failure> {
+    let ended = threads.into_iter().zip(0..);
+    let ended = ended.map(|(thread, number)| thread.join().unwrap_or(Err(Failure::Defect(number))));
+    ended.collect::<Vec<_>>().into_iter().collect()
+}
+
+/// Who reads the lanes, and who installs what they write.
+struct Lanes<'a, 'ground> {
+    readers: &'a [Mutex<LaneReader<'ground>>],
+    batches: Vec<Sender<Sorted>>,
+}
+
+impl Lanes<'_, '_> {
+    /// A record of a lane that exists.
+    fn record(&self, lane: usize, kind: u8, bytes: Bytes) {
+        self.install(lane, |reader| reader.record(kind, bytes));
+    }
+
+    /// There are no more.
+    fn end(&self, lane: usize) {
+        self.install(lane, |reader| reader.rest());
+    }
+
+    fn install(&self, lane: usize, read: impl FnOnce(&mut LaneReader<'_>) -> Option<Sorted>) {
+        // Sent under the lock, so that batches come in order.
+        let mut reader = self.readers[lane].lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(batch) = read(&mut reader) {
+            // Who does not listen any more has panicked, which is noticed when it is joined.
+            let _ = self.batches[lane].send(batch);
+        }
+    }
+}
+
+fn read(
+    directory: &Arc<Directory>,
+    home: &Home,
+    number: u16,
+    lanes: &Lanes<'_, '_>,
+) -> Result<Opened, Failure> {
     let failed = |source| Failure::Log { log: number, source };
-    let identity = home.identity();
-    let mut records: Records = vec![Vec::new(); usize::from(identity.lanes)];
+    let (mut count, mut bytes) = (0, 0);
     let mut retained = Retained::default();
     let mut stranger = None;
     let disk = DirectDisk::open(directory, number).map_err(failed)?;
     let opened = Log::open(disk, options(home, number), |record| {
-        let Some(lane) = records.get_mut(usize::from(record.lane)) else {
+        if usize::from(record.lane) >= lanes.readers.len() {
             return stranger = Some(record.lane);
-        };
+        }
         if let Some(index) = entry_index(record.kind, record.payload) {
             retained.append(record.segment, LaneId(record.lane), index);
         }
-        lane.push((record.kind, record.payload.clone()));
+        count += 1;
+        bytes += record.payload.len() as u64;
+        lanes.record(usize::from(record.lane), record.kind, record.payload.clone());
     });
     let (log, _) = opened.map_err(failed)?;
     match stranger {
-        Some(lane) => Err(Failure::Lane { log: number, lane, lanes: identity.lanes }),
-        None => Ok((log, records, retained)),
+        Some(lane) => Err(Failure::Lane { log: number, lane, lanes: home.identity().lanes }),
+        None => Ok((log, (count, bytes), retained)),
     }
 }
 

@@ -93,7 +93,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let ground = checkpoints.ground()?;
     refuse_unguarded(&config.data_dir, &ground)?;
     let base = checkpoints.newest().map(|found| Arc::clone(&found.base));
-    let logs = logs::open(&mut home, &config.wal_dir, config.cores, &ground)?;
+    let logs = logs::open(&mut home, &config.wal_dir, config.cores, &ground, base.as_ref())?;
     banner(&config, &identity, &machine);
     tracing::info!(
         records = logs.records,

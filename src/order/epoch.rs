@@ -94,6 +94,12 @@ impl Runs {
         self.0.first().map(|(first, _)| *first)
     }
 
+    /// The highest one.
+    #[must_use]
+    pub fn last(&self) -> Option<Revision> {
+        self.0.last().map(|(_, last)| *last)
+    }
+
     /// Adds those of `others` up to `limit`, if they are above all that were added before; whether
     /// they are.
     #[must_use]

@@ -3,7 +3,7 @@
 
 use crate::keys::{CoreId, LeaseId, Revision};
 use crate::lane::redo::{Change, SeenChange, Write};
-use crate::mvcc::Position;
+use crate::mvcc::{Position, Sorted};
 use crate::watch::{Event, Matched, WatcherId};
 
 use super::Shard;
@@ -32,17 +32,27 @@ impl Shard {
 
     /// Installs one change while history is replayed: nobody watches yet.
     pub fn replay(&mut self, at: Position, key: &[u8], change: SeenChange<'_>) {
-        let lease = match change {
+        match change {
             SeenChange::Put { value, create, version, lease } => {
                 self.store.install_put(at, key, value, create, version, lease);
-                lease
             }
-            SeenChange::Delete => {
-                self.store.delete(at, key);
-                LeaseId::NONE
-            }
-        };
-        self.attached.bind(key, lease);
+            SeenChange::Delete => self.store.delete(at, key),
+        }
+        self.attached.bind(key, change.lease());
+    }
+
+    /// Installs many changes, as [`Shard::replay`] does, and does not copy values.
+    pub fn replay_all(&mut self, changes: &Sorted) {
+        self.store.install_all(changes);
+        changes.bindings().for_each(|(key, lease)| self.attached.bind(key, lease));
+    }
+
+    /// Takes back what was replayed above `through`: the next epoch voids it.
+    pub fn drop_above(&mut self, through: Revision) {
+        for key in self.store.drop_above(through) {
+            let lease = self.store.newest(&key).map_or(LeaseId::NONE, |version| version.lease);
+            self.attached.bind(&key, lease);
+        }
     }
 
     /// What must follow every change of a key: its lease binding, and its event.

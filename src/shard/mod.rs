@@ -156,6 +156,15 @@ impl Shard {
         self.store.leased(&mut |key, lease| self.attached.bind(key, lease))
     }
 
+    /// Begins with these keys of an image, if there is one; whether that could tell all keys that leases
+    /// hold. A damaged block shows when it is asked for; the leases of its keys are then unknown, and no
+    /// lease may end until a start can read all of it: keys would stay behind. That outlasts the alarm,
+    /// which an operator can end.
+    pub fn begin(&mut self, owned: Vec<KeyRange>, base: Option<&Arc<Base>>) -> bool {
+        self.own(owned.clone());
+        base.is_none_or(|base| self.set_base(Arc::clone(base), owned).is_ok())
+    }
+
     /// Says which keys are this shard's by the newest map.
     pub fn own(&mut self, ranges: Vec<KeyRange>) {
         self.store.own(ranges);

@@ -157,11 +157,18 @@ pub(super) enum Taste {
     /// Begin and end leases, and bind keys to them: that takes several steps on several shards, so
     /// they must meet often to meet in each.
     Leases,
+    /// Write one key at a time, and ranges hardly move: then each lane alone tells of its keys, which a
+    /// start makes use of.
+    Apart,
 }
 
 impl Taste {
     pub(super) fn any(random: &mut Random) -> Taste {
-        if random.one_in(4) { Taste::Leases } else { Taste::All }
+        match random.below(8) {
+            0 | 1 => Taste::Leases,
+            2 | 3 => Taste::Apart,
+            _ => Taste::All,
+        }
     }
 }
 
@@ -170,6 +177,9 @@ impl Taste {
 pub(super) fn request(random: &mut Random, taste: Taste, value: u64, newest: i64) -> Request {
     if taste == Taste::Leases && random.one_in(2) {
         return about_leases(random, value);
+    }
+    if taste == Taste::Apart && !random.one_in(20) {
+        return about_one_key(random, value, newest);
     }
     match random.below(20) {
         0..=6 => Request::Put(put(random, value, false)),
@@ -185,6 +195,21 @@ pub(super) fn request(random: &mut Random, taste: Taste, value: u64, newest: i64
         },
         18 => Request::HashKv { revision: 0 },
         _ => Request::LeaseTimeToLive { id: lease(random), keys: true },
+    }
+}
+
+fn about_one_key(random: &mut Random, value: u64, newest: i64) -> Request {
+    match random.below(20) {
+        0 | 1 => Request::DeleteRange(pb::DeleteRangeRequest {
+            key: key(random),
+            prev_kv: random.one_in(2),
+            ..Default::default()
+        }),
+        2 => Request::LeaseGrant { id: lease(random), ttl_s: 2 + random.below(50) as i64 },
+        3..=5 => Request::LeaseTimeToLive { id: lease(random), keys: true },
+        6 | 7 => Request::Range(range_request(random, newest)),
+        8..=13 => Request::Put(leased(random, value)),
+        _ => Request::Put(put(random, value, false)),
     }
 }
 

@@ -16,6 +16,7 @@ use super::images::Images;
 use super::{Outcome, Random};
 use crate::engine::{
     Answer, Effects, Engine, Error, Input, Message, Request, RequestId, Setup, recover,
+    recover_drafted,
 };
 use crate::keys::{CoreId, KeyRange, LaneId, LeaseId};
 use crate::lane::{Retained, entry_index};
@@ -205,7 +206,8 @@ impl World {
             }
         }
         let (ground, base) = self.images.load();
-        let recovery = recover(records, &ground).expect("logs and checkpoint make sense");
+        let recovery = recover_drafted(records, &ground, base.as_ref());
+        let recovery = recovery.expect("logs and checkpoint make sense");
         let log_bytes = recovery.bytes();
         self.order = Arc::new(Order::new(self.lanes, cores));
         let mut groups: Vec<Vec<_>> = (0..cores).map(|_| Vec::new()).collect();
@@ -493,6 +495,9 @@ impl World {
     }
 
     fn move_a_range(&mut self) {
+        if self.taste == Taste::Apart && !self.random.one_in(8) {
+            return;
+        }
         let bound = |random: &mut Random| {
             let at = random.index(client::KEYS.len() + 1);
             client::KEYS.get(at).map(|key| key.as_bytes().to_vec())

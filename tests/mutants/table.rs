@@ -395,4 +395,43 @@ pub const MUTANTS: &[Mutant] = &[
         replace: "&& (read.corrupt || overtaken)",
         with: "&& (read.corrupt || overtaken && false)",
     },
+    Mutant {
+        name: "a draft keeps what the next epoch voids",
+        rule: "R5",
+        file: "src/engine/past/draft.rs",
+        replace: "if self.shard.highest() > cut {",
+        with: "if self.shard.highest() > Revision::MAX {",
+    },
+    Mutant {
+        name: "a draft keeps what an earlier epoch voided",
+        rule: "R5",
+        file: "src/engine/past/lane.rs",
+        replace: "section.runs.last().is_none_or(|last| last <= limit)",
+        with: "section.runs.last().is_none_or(|last| last <= limit.max(last))",
+    },
+    Mutant {
+        name: "what a draft takes back keeps its lease",
+        rule: "R9",
+        file: "src/shard/install.rs",
+        replace: "self.attached.bind(&key, lease);",
+        with: "let _ = (&key, lease);",
+    },
+    Mutant {
+        name: "a draft is without what other lanes wrote",
+        rule: "R8",
+        file: "src/engine/past/draft.rs",
+        replace: "if self.map.lane_of(key) != self.lane {
+                return false;
+            }",
+        with: "if self.map.lane_of(key) != self.lane {
+                continue;
+            }",
+    },
+    Mutant {
+        name: "a draft outlives a change of the range map",
+        rule: "R10",
+        file: "src/engine/past/lane.rs",
+        replace: "it.map_version() != *version",
+        with: "it.map_version() > *version",
+    },
 ];

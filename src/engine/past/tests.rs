@@ -1,9 +1,11 @@
 use super::*;
+use crate::keys::KeyRange;
 use crate::lane::StoredKind;
 use crate::lane::redo::{self, Change, Write};
+use crate::shard::Shard;
 
 /// The log of one lane, written entry by entry.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Lane {
     records: Vec<(u8, Bytes)>,
     index: u64,
@@ -199,4 +201,85 @@ fn files_that_do_not_belong_together_are_refused() {
     );
     let lanes = vec![Lane::from(5).entry(&[put(7, "a")])];
     assert_eq!(refused(lanes, &ground(6, &[3], None)), "lane 0: entry 5 follows entry 3");
+}
+
+/// Lane 1 owns everything from "x" on.
+fn split(at: i64, cuts: &[u64]) -> Ground {
+    let ranges = vec![(Bytes::new(), LaneId(0)), (Bytes::from_static(b"x"), LaneId(1))];
+    let control = PastControl { map: RangeMap::new(1, ranges), ..PastControl::default() };
+    Ground { control, ..ground(at, cuts, None) }
+}
+
+fn leased(revision: i64, key: &str, lease: i64) -> Record {
+    let Record::Write { revision, mut writes } = put(revision, key) else { unreachable!() };
+    let Change::Put { lease: of, .. } = &mut writes[0].change else { unreachable!() };
+    *of = LeaseId(lease);
+    Record::Write { revision, writes }
+}
+
+/// What the drafts of all lanes hold when the next epoch begins, if there are any: keys with revision
+/// and value, and the keys that lease 5 holds.
+fn drafted(lanes: Vec<Lane>, ground: &Ground) -> Option<(String, Vec<Bytes>)> {
+    let records = lanes.into_iter().map(|lane| lane.records).collect();
+    let recovery = recover_drafted(records, ground, None).expect("sound");
+    let (mut seen, mut held) = (Vec::new(), Vec::new());
+    for (number, past) in (0..).zip(recovery.lanes) {
+        let mut shard = Shard::new(LaneId(number));
+        past.draft?.into_shard(recovery.past.cut(), &mut shard);
+        shard.store().history(&KeyRange::all(), Revision::ZERO, Revision::MAX, &mut |version| {
+            let (key, value) = (version.key.escape_ascii(), version.value.escape_ascii());
+            seen.push(format!("{key}@{}={value}", version.modified.0));
+            true
+        });
+        held.extend(shard.keys_of(LeaseId(5)));
+    }
+    Some((seen.join(" "), held))
+}
+
+#[test]
+fn a_draft_is_what_a_replay_installs() {
+    let all = ["a@2=2 b@3=3 c@5=5 x@4=4 y@6=6", "c@5=5 x@4=4 y@6=6", "y@6=6"];
+    for (at, expected) in [1, 3, 5].into_iter().zip(all) {
+        for cuts in [[0, 0], [2, 1]] {
+            // 8 is above the first gap, so it is void.
+            let (seen, _) = drafted(two_lanes(), &split(at, &cuts)).expect("drafts");
+            assert_eq!(seen, expected, "above {at}");
+        }
+    }
+}
+
+#[test]
+fn what_is_taken_back_gives_its_lease_back() {
+    let second = Lane::default()
+        .entry(&[Record::Barrier { epoch: 1 }])
+        .entry(&[leased(2, "x", 5), leased(3, "y", 6)])
+        .entry(&[leased(5, "x", 6), leased(6, "y", 5), leased(7, "z", 5)]);
+    let lanes = vec![Lane::default().entry(&[Record::Barrier { epoch: 1 }]), second];
+    let (seen, held) = drafted(lanes, &split(1, &[0, 0])).expect("drafts");
+    assert_eq!((seen.as_str(), held), ("x@2=2 y@3=3", vec![Bytes::from_static(b"x")]));
+}
+
+#[test]
+fn there_are_no_drafts_where_one_lane_can_not_know() {
+    let sound = split(1, &[0, 0]);
+    let first = || Lane::default().entry(&[Record::Barrier { epoch: 1 }]);
+    let second = || Lane::default().entry(&[Record::Barrier { epoch: 1 }]).entry(&[put(2, "x")]);
+    assert!(drafted(vec![first(), second()], &sound).is_some());
+    let map = |version, first: &'static str| {
+        let ranges = vec![(Bytes::new(), LaneId(0)), (Bytes::from(first), LaneId(1))];
+        control(2, Control::Map { version, ranges })
+    };
+    assert!(drafted(vec![first().entry(&[map(1, "x")]), second()], &sound).is_some(), "known");
+    assert!(drafted(vec![first().entry(&[map(2, "y")]), second()], &sound).is_none(), "moved");
+    let foreign = first().entry(&[put(3, "xyz")]);
+    assert!(drafted(vec![foreign, second()], &sound).is_none(), "written by another lane");
+    let lost = Lane { index: 1, ..second() }.entry(&[put(2, "x")]);
+    assert!(drafted(vec![first(), lost], &sound).is_none(), "an entry was overwritten");
+    // Epoch 2 voids revision 4, and gives it to the other lane or to this one.
+    let second = || second().entry(&[put(4, "x")]).entry(&[Record::Barrier { epoch: 2 }]);
+    let first = first().entry(&[Record::Barrier { epoch: 2 }, recorded(epoch(2, 2, &[2, 4]))]);
+    let again = second().entry(&[put(4, "y")]);
+    for (first, second) in [(first.clone().entry(&[put(3, "a")]), second()), (first, again)] {
+        assert!(drafted(vec![first, second], &sound).is_none(), "void");
+    }
 }

@@ -79,7 +79,9 @@ fn no_lease_ends_while_it_is_unknown_which_keys_it_holds() {
     let base = build_damaged_image(&mut before);
 
     let mut node = Node::new(2, 2);
-    node.engines.iter_mut().for_each(|engine| engine.take_base(&base));
+    for engine in &mut node.engines {
+        engine.begin_shards(Revision::FIRST, Some(&base));
+    }
     node.tick(100);
     assert_eq!(alarms(&mut node, AlarmAction::Get), 1, "the start has met the block");
     assert_eq!(alarms(&mut node, AlarmAction::Deactivate), 1);

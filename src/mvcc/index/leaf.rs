@@ -61,15 +61,14 @@ impl Leaf {
         self.names.append(&upper.names, slots);
     }
 
-    /// Adds a key; a leaf that was full returns its upper part.
+    /// Adds a key at its place; a leaf that was full returns its upper part.
     pub(super) fn insert(
         &mut self,
-        key: &[u8],
+        at: usize,
         slot: SlotId,
         bits: Bits,
         slots: &Slots,
     ) -> Option<Leaf> {
-        let at = self.names.find(key, slots).expect_err("a key that is not in the index");
         if self.names.len() < FANOUT {
             self.put(at, slot, bits, slots);
             return None;

@@ -25,8 +25,10 @@ impl Both {
 
     fn insert_over(&mut self, key: &[u8], bits: Bits) {
         let Err(at) = self.place(key) else { return };
+        let place = self.index.place(key, &self.slots).expect_err("a key that is not in the list");
         let slot = self.slots.insert(Entry::new(key));
-        self.index.insert(slot, bits, &self.slots);
+        self.index.insert(&place, slot, bits, &self.slots);
+        assert_eq!(self.index.place(key, &self.slots).ok(), Some(slot));
         self.list.insert(at, (key.to_vec(), bits));
     }
 
