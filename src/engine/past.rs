@@ -158,7 +158,7 @@ pub struct Recovery {
 pub struct LanePast {
     /// Its group's.
     pub group: Recovered,
-    /// Its shard's, if that could be put together from this lane alone.
+    /// Its shard's, if that was put together while the logs were read.
     pub draft: Option<Box<Draft>>,
 }
 
@@ -201,7 +201,7 @@ pub fn recover_drafted(
     let lanes = (0..).map(LaneId).zip(records);
     let read = lanes.map(|(lane, records)| {
         let mut reader = LaneReader::drafting(lane, ground);
-        let mut draft = Draft::new(lane, ground, base);
+        let mut draft = Draft::new(base);
         for (kind, bytes) in records {
             reader.record(kind, bytes).iter().for_each(|writes| draft.install(writes));
         }
@@ -232,29 +232,35 @@ pub fn join(
 
     let mut runs = Vec::with_capacity(lanes.len());
     let mut entries = Vec::with_capacity(lanes.len());
-    let mut pasts = Vec::with_capacity(lanes.len());
-    // A shard may have keys of any lane's records, so drafts are of use together or not at all.
-    let mut is_drafted = true;
+    let mut groups = Vec::with_capacity(lanes.len());
+    // Keys of a shard may be in any lane's draft, so drafts are of use together or not at all.
+    let mut drafts = Some(Vec::with_capacity(lanes.len()));
     for (number, (mut lane, draft)) in (0..).zip(lanes) {
-        is_drafted &= lane.is_drafted(LaneId(number), &past.epochs);
+        let draft = draft.filter(|_| lane.is_drafted(LaneId(number), &past.epochs));
+        drafts = drafts.zip(draft).map(|(mut drafts, draft)| {
+            drafts.push(draft);
+            drafts
+        });
         runs.push(lane.kept_runs(LaneId(number), &past.epochs)?);
         past.control.append(&mut lane.control);
         entries.push(lane.entries);
-        pasts.push(LanePast { group: lane.recovered, draft: draft.map(Box::new) });
-    }
-    if !is_drafted {
-        pasts.iter_mut().for_each(|past| past.draft = None);
+        groups.push(lane.recovered);
     }
     past.cut = crate::order::epoch::cut(ground.at, &runs);
-    match past.epochs.last() {
-        Some(last) if last.cut > past.cut => {
-            Err(RecoverError::Lost { served: last.cut, held: past.cut })
-        }
-        _ => {
-            let past = Past { facts: Arc::new(past), lanes: entries };
-            Ok(Recovery { past, lanes: pasts })
-        }
+    if let Some(last) = past.epochs.last().filter(|last| last.cut > past.cut) {
+        return Err(RecoverError::Lost { served: last.cut, held: past.cut });
     }
+    let past = Past { facts: Arc::new(past), lanes: entries };
+    if let Some(drafts) = &mut drafts {
+        // Its barriers will stand behind everything that was read.
+        let barriers = vec![(u64::MAX, u64::MAX); groups.len()];
+        let next = EpochRecord { epoch: past.next_epoch(), cut: past.cut(), barriers };
+        Draft::settle(drafts, past.cut(), &past.control(&next).map);
+    }
+    let mut drafts = drafts.into_iter().flatten().map(Box::new);
+    let lanes = groups.into_iter().map(|group| LanePast { group, draft: drafts.next() });
+    let lanes = lanes.collect();
+    Ok(Recovery { past, lanes })
 }
 
 impl Past {

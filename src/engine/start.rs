@@ -107,7 +107,7 @@ impl Engine {
             self.control.leases.grant(lease, ttl_s);
         }
         let base = self.base.take();
-        let is_drafted = self.begin_shards(record.cut, base.as_ref());
+        let is_drafted = self.begin_shards(base.as_ref());
         let mut owners = self.control.map.starts().iter().map(|(_, lane)| *lane);
         let owns = owners.any(|lane| self.core_of(lane) == self.core);
         let replay = (owns && !is_drafted).then(|| past.replay(record));
@@ -115,21 +115,20 @@ impl Engine {
         self.again = true;
     }
 
-    /// Begins the shards of this core: with their drafts, as of `cut`, or with what the image `base` has of
-    /// their keys. Whether it was with drafts; a node has all of them or none.
-    pub(super) fn begin_shards(&mut self, cut: Revision, base: Option<&Arc<Base>>) -> bool {
-        let mut is_drafted = true;
+    /// Begins the shards of this core: with their drafts, or with what the image `base` has of their keys.
+    /// Whether it was with drafts.
+    pub(super) fn begin_shards(&mut self, base: Option<&Arc<Base>>) -> bool {
+        let map = &self.control.map;
+        let is_drafted =
+            self.seats.iter().all(|seat| seat.draft.as_ref().is_some_and(|it| it.knows(map)));
         for seat in &mut self.seats {
-            let owned = self.control.map.of_lane(seat.lane()).collect();
-            let leased_known = match seat.draft.take() {
-                Some(draft) => draft.into_shard(cut, &mut seat.shard),
-                None => {
-                    is_drafted = false;
-                    seat.shard.begin(owned, base)
-                }
-            };
+            let owned = map.of_lane(seat.lane()).collect();
+            let draft = seat.draft.take().filter(|_| is_drafted);
             // The image remembers the fault, and whoever serves looks there.
-            self.leased_known &= leased_known;
+            self.leased_known &= match draft {
+                Some(draft) => draft.begin(&mut seat.shard, owned),
+                None => seat.shard.begin(owned, base),
+            };
         }
         is_drafted
     }

@@ -37,6 +37,12 @@ impl Index {
         }
     }
 
+    /// Whether no lease holds any key.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.leases.is_empty()
+    }
+
     /// The lease that holds `key`.
     #[must_use]
     pub fn lease(&self, key: &[u8]) -> LeaseId {

@@ -3,8 +3,6 @@
 //!
 //! Knows neither when to compact nor who still reads: it is told how far it may go.
 
-use std::collections::BTreeSet;
-
 use super::Store;
 use super::slots::SlotId;
 use super::version::{Position, Version};
@@ -77,18 +75,15 @@ impl Store {
         }
     }
 
-    /// Takes back every version above `through`, as if it had never been installed, and returns the
-    /// keys that had one.
+    /// Takes back every version above `through`, as if it had never been installed.
     ///
     /// # Panics
     /// If `through` lies below what was collected: what the dropped versions replaced is gone.
-    pub fn drop_above(&mut self, through: Revision) -> BTreeSet<Box<[u8]>> {
+    pub fn drop_above(&mut self, through: Revision) {
         assert!(through >= self.collected.upto, "{through:?} is collected");
         assert!(through >= self.floor(), "{through:?} is in a layer that is closed");
-        let popped = std::iter::from_fn(|| self.active.pop_above(through));
-        let keys = popped.map(|popped| popped.key).collect();
+        while self.active.pop_above(through).is_some() {}
         self.highest = self.highest.min(through);
-        keys
     }
 
     /// Removes what is garbage of one key, at most `most` versions; how many, and whether that was all.

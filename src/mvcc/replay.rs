@@ -18,6 +18,7 @@ pub struct Batch {
     parts: Vec<Bytes>,
     changes: Vec<Change>,
     bytes: usize,
+    binds: bool,
 }
 
 /// A change, by where its bytes lie in a part.
@@ -56,6 +57,7 @@ impl Batch {
         part: &Bytes,
     ) {
         self.bytes += value.len();
+        self.binds |= lease.is_some();
         // An empty slice may lie anywhere.
         let value = if value.is_empty() { 0..0 } else { within(value, part) };
         self.push(at, key, To::Value { value, create, version, lease }, part);
@@ -107,15 +109,10 @@ impl Batch {
 }
 
 impl Sorted {
-    /// Each key with the lease that its change binds it to; those of one key in their order.
-    pub fn bindings(&self) -> impl Iterator<Item = (&[u8], LeaseId)> {
-        self.batch.changes.iter().map(|change| {
-            let lease = match change.to {
-                To::Value { lease, .. } => lease,
-                To::Gone => LeaseId::NONE,
-            };
-            (self.batch.key(change), lease)
-        })
+    /// Whether any change binds a key to a lease.
+    #[must_use]
+    pub fn binds(&self) -> bool {
+        self.batch.binds
     }
 }
 

@@ -248,6 +248,16 @@ impl Versions {
         }
     }
 
+    /// Takes all versions of another one in.
+    pub(super) fn merge(&mut self, other: &mut Versions) {
+        let mut all = Vec::with_capacity(self.len() + other.len());
+        for versions in [&mut *self, other] {
+            all.extend(std::iter::from_fn(|| versions.pop_oldest()));
+        }
+        all.sort_by_key(Version::position);
+        all.into_iter().for_each(|version| self.push(version));
+    }
+
     pub(super) fn pop_newest(&mut self) -> Option<Version> {
         self.pop(VecDeque::pop_back)
     }

@@ -137,7 +137,7 @@ fn read_all(
             batches.push(sender);
             readers.push(Mutex::new(LaneReader::drafting(lane, ground)));
             drafts.push(scope.spawn(move || {
-                let mut draft = Draft::new(lane, ground, base);
+                let mut draft = Draft::new(base);
                 received.iter().for_each(|batch| draft.install(&batch));
                 Ok(draft)
             }));

@@ -3,7 +3,7 @@
 
 use crate::keys::{CoreId, LeaseId, Revision};
 use crate::lane::redo::{Change, SeenChange, Write};
-use crate::mvcc::{Position, Sorted};
+use crate::mvcc::Position;
 use crate::watch::{Event, Matched, WatcherId};
 
 use super::Shard;
@@ -39,20 +39,6 @@ impl Shard {
             SeenChange::Delete => self.store.delete(at, key),
         }
         self.attached.bind(key, change.lease());
-    }
-
-    /// Installs many changes, as [`Shard::replay`] does, and does not copy values.
-    pub fn replay_all(&mut self, changes: &Sorted) {
-        self.store.install_all(changes);
-        changes.bindings().for_each(|(key, lease)| self.attached.bind(key, lease));
-    }
-
-    /// Takes back what was replayed above `through`: the next epoch voids it.
-    pub fn drop_above(&mut self, through: Revision) {
-        for key in self.store.drop_above(through) {
-            let lease = self.store.newest(&key).map_or(LeaseId::NONE, |version| version.lease);
-            self.attached.bind(&key, lease);
-        }
     }
 
     /// What must follow every change of a key: its lease binding, and its event.

@@ -165,6 +165,22 @@ impl Shard {
         base.is_none_or(|base| self.set_base(Arc::clone(base), owned).is_ok())
     }
 
+    /// Begins with a store that has its image and everything above; `binds` says whether anything there
+    /// binds a key to a lease. As [`Shard::begin`] otherwise.
+    pub fn begin_with(&mut self, store: Store, owned: Vec<KeyRange>, binds: bool) -> bool {
+        self.store = store;
+        self.store.own(owned);
+        let known = self.store.leased(&mut |key, lease| self.attached.bind(key, lease)).is_ok();
+        if binds || !self.attached.is_empty() {
+            let above = self.store.base().map_or(Revision::ZERO, |base| base.at()).next();
+            self.store.history(&KeyRange::all(), above, Revision::MAX, &mut |version| {
+                self.attached.bind(version.key, version.lease);
+                true
+            });
+        }
+        known
+    }
+
     /// Says which keys are this shard's by the newest map.
     pub fn own(&mut self, ranges: Vec<KeyRange>) {
         self.store.own(ranges);

@@ -399,8 +399,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "a draft keeps what the next epoch voids",
         rule: "R5",
         file: "src/engine/past/draft.rs",
-        replace: "if self.shard.highest() > cut {",
-        with: "if self.shard.highest() > Revision::MAX {",
+        replace: "if draft.store.highest() > cut {",
+        with: "if draft.store.highest() > Revision::MAX {",
     },
     Mutant {
         name: "a draft keeps what an earlier epoch voided",
@@ -410,28 +410,31 @@ pub const MUTANTS: &[Mutant] = &[
         with: "section.runs.last().is_none_or(|last| last <= limit.max(last))",
     },
     Mutant {
-        name: "what a draft takes back keeps its lease",
+        name: "a shard that begins with a draft forgets leases",
         rule: "R9",
-        file: "src/shard/install.rs",
-        replace: "self.attached.bind(&key, lease);",
-        with: "let _ = (&key, lease);",
+        file: "src/engine/past/draft.rs",
+        replace: "shard.begin_with(self.store, owned, self.binds)",
+        with: "shard.begin_with(self.store, owned, false)",
     },
     Mutant {
-        name: "a draft is without what other lanes wrote",
+        name: "versions that other lanes wrote stay in their drafts",
         rule: "R8",
         file: "src/engine/past/draft.rs",
-        replace: "if self.map.lane_of(key) != self.lane {
-                return false;
-            }",
-        with: "if self.map.lane_of(key) != self.lane {
-                continue;
-            }",
+        replace: "if holders.iter().all(|(lane, _)| *lane == owner) {",
+        with: "if holders.iter().any(|(lane, _)| *lane == owner) {",
     },
     Mutant {
-        name: "a draft outlives a change of the range map",
-        rule: "R10",
-        file: "src/engine/past/lane.rs",
-        replace: "it.map_version() != *version",
-        with: "it.map_version() > *version",
+        name: "drafts are put together in the order of the lanes",
+        rule: "R8",
+        file: "src/mvcc/slots.rs",
+        replace: "all.sort_by_key(Version::position);",
+        with: "",
+    },
+    Mutant {
+        name: "what is beneath a key is what was beneath the last lane that wrote it",
+        rule: "R8",
+        file: "src/mvcc/piece.rs",
+        replace: ".then_with(|| oldest(a).cmp(&oldest(b)))",
+        with: ".then_with(|| oldest(b).cmp(&oldest(a)))",
     },
 ];

@@ -1,49 +1,39 @@
-//! The shard that a lane's own records make, put together while the logs are still being read.
+//! What a lane wrote, installed while the logs are still being read: a start would otherwise read first
+//! and install then, with one core, what took both to write.
 //!
-//! A start would otherwise read first and install then, with one core, what took both to write. But
-//! what holds is known only when everything has been read (R5), so a draft counts on what is nearly
-//! always true, and where it is not all drafts of the node go and everything is replayed:
+//! What holds, and whose a key is, is known only when everything has been read (R5, R10). Then
 //!
-//! - no range changed hands since the checkpoint, and no lane wrote keys of another one: then all
-//!   versions of a key are in its lane, in the order of their revisions (R8);
-//! - nothing in the log is void by an epoch that was recorded. What the epoch that begins now will
-//!   void, records above its cut, is taken back.
+//! - what the next epoch voids, records above its cut, is taken back;
+//! - keys that several lanes wrote, since their range moved or a transaction had keys of several, are
+//!   put together: all versions of a key, in the order of their revisions (R8), with the lane that owns it.
+//!
+//! A lane's own records ascend, but for those that an epoch voided and gave out again. A draft does
+//! without what is void by an epoch that was recorded: where there is any, all drafts of the node go and
+//! everything is replayed.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Ground;
-use crate::keys::{LaneId, Revision};
+use crate::keys::{KeyRange, Revision};
 use crate::lane::redo::{SeenChange, Writes};
 use crate::mvcc::base::Base;
-use crate::mvcc::{Batch, Sorted};
+use crate::mvcc::{Batch, Piece, Sorted, Store};
 use crate::route::RangeMap;
 use crate::shard::Shard;
 
 /// Key and value bytes that are installed together: some keys for each leaf of a large index.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// Collects what a lane writes to its own keys.
-#[derive(Debug)]
+/// Collects what a lane writes.
+#[derive(Debug, Default)]
 pub(super) struct Collector {
-    lane: LaneId,
-    map: RangeMap,
     newest: Revision,
     batch: Batch,
 }
 
 impl Collector {
-    pub(super) fn new(lane: LaneId, map: &RangeMap) -> Collector {
-        let (map, batch) = (map.clone(), Batch::default());
-        Collector { lane, map, newest: Revision::ZERO, batch }
-    }
-
-    /// By which map the keys are the lane's own.
-    pub(super) fn map_version(&self) -> u64 {
-        self.map.version()
-    }
-
     /// Takes the writes of one record, which lie in `entry`; whether a draft can have them.
     pub(super) fn write(&mut self, at: Revision, writes: Writes<'_>, entry: &Bytes) -> bool {
         if at <= self.newest {
@@ -52,9 +42,6 @@ impl Collector {
         }
         self.newest = at;
         for (sub, (key, change)) in (0..).zip(writes) {
-            if self.map.lane_of(key) != self.lane {
-                return false;
-            }
             let at = (at, sub);
             match change {
                 SeenChange::Put { value, create, version, lease } => {
@@ -73,35 +60,72 @@ impl Collector {
     }
 }
 
-/// A shard as far as its lane was read.
-#[derive(Debug)]
+/// What one lane wrote, as far as it was read; in the end, what its shard owns.
 pub struct Draft {
-    shard: Shard,
-    /// Whether the image could tell all keys that leases hold.
-    leased_known: bool,
+    store: Store,
+    /// Whether anything was bound to a lease.
+    binds: bool,
+    /// By which map its keys are its own, in the end.
+    map_version: u64,
 }
 
 impl Draft {
-    /// With the image `base` of `ground` beneath, and nothing else.
+    /// With the image `base` beneath, and nothing else.
     #[must_use]
-    pub fn new(lane: LaneId, ground: &Ground, base: Option<&Arc<Base>>) -> Draft {
-        let mut shard = Shard::new(lane);
-        let leased_known = shard.begin(ground.control.map.of_lane(lane).collect(), base);
-        Draft { shard, leased_known }
+    pub fn new(base: Option<&Arc<Base>>) -> Draft {
+        // It owns all keys until it is known whose they are: a tombstone asks what lies beneath.
+        let mut store = Store::new();
+        if let Some(base) = base {
+            store.set_base(Arc::clone(base));
+        }
+        Draft { store, binds: false, map_version: 0 }
     }
 
     /// Installs the next writes of the lane.
     pub fn install(&mut self, writes: &Sorted) {
-        self.shard.replay_all(writes);
+        self.store.install_all(writes);
+        self.binds |= writes.binds();
     }
 
-    /// Puts the shard in the place of an empty one, as of the epoch that begins with `cut`. Whether the
-    /// image could tell all keys that leases hold.
-    pub(in crate::engine) fn into_shard(mut self, cut: Revision, shard: &mut Shard) -> bool {
-        if self.shard.highest() > cut {
-            self.shard.drop_above(cut);
+    /// Makes what lanes wrote to what their shards have when an epoch begins with `cut` and `map`.
+    pub(super) fn settle(drafts: &mut [Draft], cut: Revision, map: &RangeMap) {
+        for draft in &mut *drafts {
+            draft.map_version = map.version();
+            if draft.store.highest() > cut {
+                draft.store.drop_above(cut);
+            }
         }
-        *shard = self.shard;
-        self.leased_known
+        let binds = drafts.iter().any(|draft| draft.binds);
+        for (range, owner) in map.pieces(&KeyRange::all()) {
+            let owner = usize::from(owner.0);
+            let wrote = |(_, draft): &(usize, &mut Draft)| draft.store.first_key(&range).is_some();
+            let holders = drafts.iter_mut().enumerate().filter(wrote);
+            let mut holders: Vec<_> = holders.collect();
+            if holders.iter().all(|(lane, _)| *lane == owner) {
+                continue;
+            }
+            let pieces =
+                holders.iter_mut().map(|(_, draft)| draft.store.export(&range, usize::MAX));
+            let all = Piece::merged(pieces.collect());
+            drafts[owner].store.import(all);
+            drafts[owner].binds |= binds;
+        }
+    }
+
+    /// Whether [`Draft::settle`] knew this map.
+    pub(in crate::engine) fn knows(&self, map: &RangeMap) -> bool {
+        self.map_version == map.version()
+    }
+
+    /// Begins a shard with it, which owns these ranges. Whether the image could tell all keys that leases
+    /// hold.
+    pub(in crate::engine) fn begin(self, shard: &mut Shard, owned: Vec<KeyRange>) -> bool {
+        shard.begin_with(self.store, owned, self.binds)
+    }
+}
+
+impl fmt::Debug for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Draft").field("store", &self.store).finish_non_exhaustive()
     }
 }

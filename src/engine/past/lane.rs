@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::draft::Collector;
 use super::{Ground, PIECE_BYTES, Piece, RecoverError};
 use crate::keys::{LaneId, Revision};
-use crate::lane::redo::{Control, Reader, Record, Seen};
+use crate::lane::redo::{Reader, Record, Seen};
 use crate::lane::{Cut, HEAD_BYTES, Recovered, entry_index, record_sequence};
 use crate::mvcc::Sorted;
 use crate::order::{Epoch, EpochRecord, Epochs, Runs};
@@ -42,7 +42,7 @@ pub struct LaneRead {
     pub(super) epochs: Vec<EpochRecord>,
     /// The newest epoch that was begun, recorded or not.
     pub(super) newest_epoch: Epoch,
-    /// What a draft of the shard needs, as long as nothing speaks against it.
+    /// What a draft is made of, as long as nothing speaks against it.
     collector: Option<Collector>,
 }
 
@@ -81,11 +81,11 @@ impl<'a> LaneReader<'a> {
         }
     }
 
-    /// As [`LaneReader::new`], and collects what a [`Draft`](super::Draft) of the shard needs.
+    /// As [`LaneReader::new`], and collects what a [`Draft`](super::Draft) is made of.
     #[must_use]
     pub fn drafting(lane: LaneId, ground: &'a Ground) -> LaneReader<'a> {
         let mut reader = LaneReader::new(lane, ground);
-        reader.read.collector = Some(Collector::new(lane, &ground.control.map));
+        reader.read.collector = Some(Collector::default());
         reader
     }
 
@@ -191,12 +191,6 @@ impl LaneRead {
                     continue;
                 }
                 Seen::Other(record) => {
-                    if let Record::Control { control: Control::Map { version, .. }, .. } = &record
-                        && self.collector.as_ref().is_some_and(|it| it.map_version() != *version)
-                    {
-                        // Keys changed hands, so others have written them too.
-                        self.collector = None;
-                    }
                     self.control.push((index, record));
                     continue;
                 }

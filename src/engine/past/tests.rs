@@ -217,28 +217,33 @@ fn leased(revision: i64, key: &str, lease: i64) -> Record {
     Record::Write { revision, writes }
 }
 
-/// What the drafts of all lanes hold when the next epoch begins, if there are any: keys with revision
-/// and value, and the keys that lease 5 holds.
+/// What the shards of both lanes hold when the next epoch begins with drafts, if there are any: keys with
+/// revision and value, and the keys that lease 5 holds.
 fn drafted(lanes: Vec<Lane>, ground: &Ground) -> Option<(String, Vec<Bytes>)> {
     let records = lanes.into_iter().map(|lane| lane.records).collect();
     let recovery = recover_drafted(records, ground, None).expect("sound");
+    let past = recovery.past;
+    let map = past.control(&epoch(past.next_epoch(), past.cut().0, &[1000, 1000])).map;
     let (mut seen, mut held) = (Vec::new(), Vec::new());
-    for (number, past) in (0..).zip(recovery.lanes) {
-        let mut shard = Shard::new(LaneId(number));
-        past.draft?.into_shard(recovery.past.cut(), &mut shard);
+    for (lane, past) in (0..).map(LaneId).zip(recovery.lanes) {
+        let (draft, mut shard) = (past.draft?, Shard::new(lane));
+        assert!(draft.knows(&map));
+        assert!(draft.begin(&mut shard, map.of_lane(lane).collect()));
+        let mut of_lane = Vec::new();
         shard.store().history(&KeyRange::all(), Revision::ZERO, Revision::MAX, &mut |version| {
             let (key, value) = (version.key.escape_ascii(), version.value.escape_ascii());
-            seen.push(format!("{key}@{}={value}", version.modified.0));
+            of_lane.push(format!("{key}@{}={value}", version.modified.0));
             true
         });
+        seen.push(of_lane.join(" "));
         held.extend(shard.keys_of(LeaseId(5)));
     }
-    Some((seen.join(" "), held))
+    Some((seen.join(" | "), held))
 }
 
 #[test]
 fn a_draft_is_what_a_replay_installs() {
-    let all = ["a@2=2 b@3=3 c@5=5 x@4=4 y@6=6", "c@5=5 x@4=4 y@6=6", "y@6=6"];
+    let all = ["a@2=2 b@3=3 c@5=5 | x@4=4 y@6=6", "c@5=5 | x@4=4 y@6=6", " | y@6=6"];
     for (at, expected) in [1, 3, 5].into_iter().zip(all) {
         for cuts in [[0, 0], [2, 1]] {
             // 8 is above the first gap, so it is void.
@@ -256,23 +261,44 @@ fn what_is_taken_back_gives_its_lease_back() {
         .entry(&[leased(5, "x", 6), leased(6, "y", 5), leased(7, "z", 5)]);
     let lanes = vec![Lane::default().entry(&[Record::Barrier { epoch: 1 }]), second];
     let (seen, held) = drafted(lanes, &split(1, &[0, 0])).expect("drafts");
-    assert_eq!((seen.as_str(), held), ("x@2=2 y@3=3", vec![Bytes::from_static(b"x")]));
+    assert_eq!((seen.as_str(), held), (" | x@2=2 y@3=3", vec![Bytes::from_static(b"x")]));
 }
 
 #[test]
-fn there_are_no_drafts_where_one_lane_can_not_know() {
+fn keys_that_several_lanes_wrote_come_together() {
+    let map = |stamp, version, first: &'static str| {
+        let ranges = vec![(Bytes::new(), LaneId(0)), (Bytes::from(first), LaneId(1))];
+        control(stamp, Control::Map { version, ranges })
+    };
+    // "n" goes to lane 1 and comes back, "x" goes the other way; a transaction of lane 1 writes "a".
+    let first = Lane::default()
+        .entry(&[Record::Barrier { epoch: 1 }, map(1, 1, "x")])
+        .entry(&[put(2, "n"), leased(3, "n", 5), map(3, 2, "m")])
+        .entry(&[map(5, 3, "z")])
+        .entry(&[put(7, "n"), put(8, "x")]);
+    let second = Lane::default()
+        .entry(&[Record::Barrier { epoch: 1 }])
+        .entry(&[leased(4, "n", 6), leased(5, "x", 5)])
+        .entry(&[put(6, "a")]);
+    let lanes = || vec![first.clone(), second.clone()];
+    let (seen, held) = drafted(lanes(), &split(1, &[0, 0])).expect("drafts");
+    assert_eq!(seen, "n@2=2 n@3=3 n@4=4 x@5=5 a@6=6 n@7=7 x@8=8 | ");
+    assert!(held.is_empty(), "{held:?}");
+    let unfinished = lanes().into_iter().map(|mut lane| {
+        lane.records.truncate(3);
+        lane
+    });
+    let (seen, held) = drafted(unfinished.collect(), &split(1, &[0, 0])).expect("drafts");
+    assert_eq!(seen, "n@2=2 n@3=3 n@4=4 x@5=5 a@6=6 | ");
+    assert_eq!(held, vec![Bytes::from_static(b"x")]);
+}
+
+#[test]
+fn there_are_no_drafts_where_an_epoch_voided_something() {
     let sound = split(1, &[0, 0]);
     let first = || Lane::default().entry(&[Record::Barrier { epoch: 1 }]);
     let second = || Lane::default().entry(&[Record::Barrier { epoch: 1 }]).entry(&[put(2, "x")]);
     assert!(drafted(vec![first(), second()], &sound).is_some());
-    let map = |version, first: &'static str| {
-        let ranges = vec![(Bytes::new(), LaneId(0)), (Bytes::from(first), LaneId(1))];
-        control(2, Control::Map { version, ranges })
-    };
-    assert!(drafted(vec![first().entry(&[map(1, "x")]), second()], &sound).is_some(), "known");
-    assert!(drafted(vec![first().entry(&[map(2, "y")]), second()], &sound).is_none(), "moved");
-    let foreign = first().entry(&[put(3, "xyz")]);
-    assert!(drafted(vec![foreign, second()], &sound).is_none(), "written by another lane");
     let lost = Lane { index: 1, ..second() }.entry(&[put(2, "x")]);
     assert!(drafted(vec![first(), lost], &sound).is_none(), "an entry was overwritten");
     // Epoch 2 voids revision 4, and gives it to the other lane or to this one.

@@ -80,7 +80,7 @@ fn no_lease_ends_while_it_is_unknown_which_keys_it_holds() {
 
     let mut node = Node::new(2, 2);
     for engine in &mut node.engines {
-        engine.begin_shards(Revision::FIRST, Some(&base));
+        engine.begin_shards(Some(&base));
     }
     node.tick(100);
     assert_eq!(alarms(&mut node, AlarmAction::Get), 1, "the start has met the block");
