@@ -66,16 +66,16 @@ pub trait Disk {
     /// Whatever the operating system says.
     fn list(&mut self) -> io::Result<Vec<SegmentFile>>;
 
-    /// Reads a segment from its beginning into `buffer`, up to the buffer's length or the end of
-    /// the file, and returns how much that was.
+    /// Reads a segment from `offset_bytes` on, a block's beginning, into `buffer`, up to the buffer's
+    /// length or the end of the file, and returns how much that was.
     ///
     /// # Errors
     /// Whatever the operating system says.
-    fn read(&mut self, segment: u64, buffer: &mut Buffer) -> io::Result<usize>;
+    fn read(&mut self, segment: u64, offset_bytes: u64, buffer: &mut Buffer) -> io::Result<usize>;
 
-    /// Reads all of a segment that fits into `area`, and shows how much of it has arrived whenever that
-    /// is more: the disk is not idle meanwhile. Returns how much it was in the end, of which the last
-    /// look saw everything.
+    /// Reads a segment into `area`, and shows how much of it has arrived whenever that is more: the disk
+    /// is not idle meanwhile. Ends when all has been seen that fits, or a look says that it was enough
+    /// (`false`). Returns how much the last look saw.
     ///
     /// # Errors
     /// Whatever the operating system says. Some may have been shown before.
@@ -83,7 +83,7 @@ pub trait Disk {
         &mut self,
         segment: u64,
         area: Area,
-        look: &mut dyn FnMut(&mut Arrived<'_>),
+        look: &mut dyn FnMut(&mut Arrived<'_>) -> bool,
     ) -> io::Result<usize>;
 
     /// Makes what an earlier process wrote to this segment durable. A write that was in flight

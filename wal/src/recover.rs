@@ -15,7 +15,9 @@
 //! A segment that the log can not have reached is looked at only at its head: where the one before
 //! has room for more than the writes under way, and no frame is at the head, which is where the log
 //! enters a segment. Only two separate damages could hide something there: one of all the room that
-//! the segment before seems to have, and one of the head. [`crate::Log::verify`] reads all the same.
+//! the segment before seems to have, and one of the head. And where no frame is in the next 64 groups
+//! behind the end (16 MiB), the rest of the segment is looked at here and there: a damage would have to
+//! be as large as that, and to leave less than 16 groups behind it. [`crate::Log::verify`] reads all.
 //!
 //! **Why a dropped tail stays dropped.** `Found::voids` lists every block behind the end that
 //! holds anything with the mark of its segment. The log overwrites them with zeros, durably, before
@@ -157,22 +159,28 @@ pub(crate) fn recover<D: Disk>(
             tail.missing.get_or_insert(index);
             continue;
         }
-        let mut reading = Reading { header, index, at: FIRST_FRAME, entered: false };
+        let quiet_bytes = if thorough { u64::MAX } else { quiet_bytes(options) };
+        let mut reading = Reading { header, index, at: FIRST_FRAME, entered: false, quiet_bytes };
         let area = Area::new(usize::try_from(header.segment_bytes).expect("at most 1 GiB"));
+        let mut ended = None;
         let mut look = |arrived: &mut Arrived<'_>| {
-            reading.look(arrived, &mut chain, &mut tail, &mut found, visit);
+            ended = reading.look(arrived, &mut chain, &mut tail, &mut found, visit);
+            ended.is_none()
         };
         let read = disk.read_through(header.segment, area, &mut look);
         let read = read.map_err(|source| {
             Error::io("read", segment::file_name(options.log, header.segment), 0, source)
         })?;
-        if (read as u64) < header.segment_bytes {
-            return Err(Error::Corrupt {
-                file: segment::file_name(options.log, header.segment),
-                segment: header.segment,
-                offset_bytes: read as u64,
-                lane: None,
-            });
+        match ended {
+            Some(ended) => look_behind(disk, options, &header, ended, &found, &mut tail)?,
+            None => {
+                return Err(Error::Corrupt {
+                    file: segment::file_name(options.log, header.segment),
+                    segment: header.segment,
+                    offset_bytes: read as u64,
+                    lane: None,
+                });
+            }
         }
         let room = header.segment_bytes.saturating_sub(found.offset_bytes);
         is_far = found.current == index && room >= far_bytes(options);
@@ -194,6 +202,37 @@ fn far_bytes(options: &Options) -> u64 {
     4 * options.group_bytes_max as u64
 }
 
+/// So much behind the end of the log without a frame says that nothing is behind it, unless a damage is
+/// as large as this.
+fn quiet_bytes(options: &Options) -> u64 {
+    64 * options.group_bytes_max as u64
+}
+
+/// Looks for frames behind the part of a segment that was read: here and there, and everywhere where
+/// there is one. Frames fill a segment without a gap, so what is left of many shows in one of the places.
+fn look_behind<D: Disk>(
+    disk: &mut D,
+    options: &Options,
+    header: &SegmentHeader,
+    read_bytes: u64,
+    found: &Found,
+    tail: &mut Tail,
+) -> Result<(), Error> {
+    let group_bytes = options.group_bytes_max as u64;
+    let from = read_bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+    let mut at = from;
+    while at < header.segment_bytes {
+        let mut place = Tail::default();
+        place.search_at(disk, options, header, at, 2 * group_bytes)?;
+        if !place.voids.is_empty() {
+            tail.suspect.get_or_insert((header.segment, found.offset_bytes, None));
+            return tail.search_at(disk, options, header, from, header.segment_bytes);
+        }
+        at += 16 * group_bytes;
+    }
+    Ok(())
+}
+
 /// Whether nothing was written to a segment since it was made: then there is nothing at its head, where
 /// the log enters it.
 fn is_untouched<D: Disk>(
@@ -201,12 +240,9 @@ fn is_untouched<D: Disk>(
     options: &Options,
     header: &SegmentHeader,
 ) -> Result<bool, Error> {
-    let bytes = far_bytes(options).min(header.segment_bytes);
-    let mut head = Buffer::zeroed(usize::try_from(bytes).expect("at most 1 GiB"));
-    let read = read(disk, options, header.segment, &mut head)?;
-    let mut tail = Tail::default();
-    tail.search(&Window { from: 0, bytes: &mut head }, header, FIRST_FRAME);
-    Ok(read as u64 == bytes && tail.voids.is_empty())
+    let mut head = Tail::default();
+    head.search_at(disk, options, header, FIRST_FRAME, far_bytes(options))?;
+    Ok(head.voids.is_empty())
 }
 
 /// A segment that is being read.
@@ -218,11 +254,13 @@ struct Reading {
     at: u64,
     /// Whether the chain goes on in this segment.
     entered: bool,
+    /// So much behind the last frame without another one is enough.
+    quiet_bytes: u64,
 }
 
 impl Reading {
-    /// Looks at what has arrived. A frame that is not all there reads as none, so that none is known to
-    /// be the last before everything is there.
+    /// Looks at what has arrived, and says where it ended when that was enough. A frame that is not all
+    /// there reads as none, so that none is known to be the last before much more is there.
     fn look(
         &mut self,
         arrived: &mut Arrived<'_>,
@@ -230,9 +268,10 @@ impl Reading {
         tail: &mut Tail,
         found: &mut Found,
         visit: &mut dyn FnMut(Record<'_>),
-    ) {
+    ) -> Option<u64> {
         let (header, key) = (self.header, self.header.key());
-        let all_there = arrived.range().end as u64 == header.segment_bytes;
+        let end = arrived.range().end as u64;
+        let mut all_there = end == header.segment_bytes;
         if !self.entered {
             let continues = chain.goes_on_at(Window::of(arrived), FIRST_FRAME, key);
             self.entered = match self.index {
@@ -249,6 +288,13 @@ impl Reading {
         }
         if self.entered {
             self.at = chain.walk(Window::of(arrived), self.at, &header);
+            if end.saturating_sub(self.at) >= self.quiet_bytes {
+                // Once is enough: either it is quiet here, or everything has to be read.
+                self.quiet_bytes = u64::MAX;
+                let mut behind = Tail::default();
+                behind.search(&Window::of(arrived), &header, self.at);
+                all_there |= behind.suspect.is_none();
+            }
             if all_there {
                 chain.keep_open_part(Window::of(arrived));
                 found.offset_bytes = self.at.next_multiple_of(BLOCK_BYTES as u64);
@@ -266,6 +312,7 @@ impl Reading {
             tail.search(&window, &header, FIRST_FRAME);
             tail.missing.get_or_insert(self.index);
         }
+        all_there.then_some(end)
     }
 }
 
@@ -307,7 +354,7 @@ fn headers<D: Disk>(disk: &mut D, options: &Options) -> Result<Vec<SegmentHeader
                 file: segment::file_name(options.log, before.segment + 1),
             });
         }
-        let read = read(disk, options, file.segment, &mut block)?;
+        let read = read(disk, options, file.segment, 0, &mut block)?;
         let header = SegmentHeader::decode(&block[..read], options, file.segment)?;
         if header.segment_bytes != file.bytes {
             // The file had its full size, synced, before it got its name.
@@ -327,10 +374,12 @@ fn read<D: Disk>(
     disk: &mut D,
     options: &Options,
     segment: u64,
+    offset_bytes: u64,
     buffer: &mut Buffer,
 ) -> Result<usize, Error> {
-    disk.read(segment, buffer)
-        .map_err(|source| Error::io("read", segment::file_name(options.log, segment), 0, source))
+    disk.read(segment, offset_bytes, buffer).map_err(|source| {
+        Error::io("read", segment::file_name(options.log, segment), offset_bytes, source)
+    })
 }
 
 /// What is open when the next frame comes.
@@ -619,6 +668,24 @@ struct Tail {
 }
 
 impl Tail {
+    /// Reads so much of a segment, from `from` on, a block's beginning, and looks at every place of it.
+    fn search_at<D: Disk>(
+        &mut self,
+        disk: &mut D,
+        options: &Options,
+        header: &SegmentHeader,
+        from: u64,
+        bytes: u64,
+    ) -> Result<(), Error> {
+        let bytes = bytes.min(header.segment_bytes - from);
+        let mut buffer = Buffer::zeroed(usize::try_from(bytes).expect("at most 1 GiB"));
+        let read = read(disk, options, header.segment, from, &mut buffer)?;
+        let from_bytes = usize::try_from(from).expect("at most 1 GiB");
+        let window = Window { from: from_bytes, bytes: &mut buffer[..read] };
+        self.search(&window, header, from);
+        Ok(())
+    }
+
     /// Looks at every place of a segment from `end` on where a frame can begin.
     fn search(&mut self, window: &Window<'_>, header: &SegmentHeader, end: u64) {
         let (key, from) = (header.key(), window.from);

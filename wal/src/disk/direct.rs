@@ -273,18 +273,19 @@ impl DirectDisk {
         Ok(types::Fd(handle.file.as_raw_fd()))
     }
 
-    /// Reads up to `bytes` of a segment to `start` and says how much is there whenever that is more.
-    /// Several reads at a time: one alone leaves the device idle between two, and while what is there
-    /// is looked at.
+    /// Reads up to `bytes` of a segment from `offset_bytes` on to `start`, and says how much is there
+    /// whenever that is more, until `arrived` says `false`. Several reads at a time: one alone leaves the
+    /// device idle between two, and while what is there is looked at.
     ///
     /// # Safety
     /// The memory is the caller's until this returns; what was said to be there is not written to again.
     unsafe fn read_into(
         &mut self,
         segment: u64,
+        offset_bytes: u64,
         start: *mut u8,
         bytes: usize,
-        arrived: &mut dyn FnMut(usize),
+        arrived: &mut dyn FnMut(usize) -> bool,
     ) -> io::Result<usize> {
         assert_eq!(self.ring.under_way(), 0, "reading is for the start");
         let fd = self.fd(segment)?;
@@ -295,7 +296,7 @@ impl DirectDisk {
             while asked < end && failed.is_none() && self.ring.under_way() < READS_MAX {
                 let part = READ_BYTES.min(end - asked);
                 let entry = opcode::Read::new(fd, start.wrapping_add(asked), part as u32)
-                    .offset(asked as u64)
+                    .offset(offset_bytes + asked as u64)
                     .build()
                     .user_data(asked as u64);
                 // SAFETY: the range is the caller's, no two overlap, and this loop takes every
@@ -323,8 +324,9 @@ impl DirectDisk {
                 parts.pop_front();
                 upto += READ_BYTES;
             }
-            if upto.min(end) > before && failed.is_none() {
-                arrived(upto.min(end));
+            if upto.min(end) > before.min(end) && failed.is_none() && !arrived(upto.min(end)) {
+                // What is under way still has to end.
+                end = upto.min(end);
             }
         }
         match failed {
@@ -377,12 +379,13 @@ impl Disk for DirectDisk {
         Ok(files.map(|(&segment, handle)| SegmentFile { segment, bytes: handle.bytes }).collect())
     }
 
-    fn read(&mut self, segment: u64, buffer: &mut Buffer) -> io::Result<usize> {
+    fn read(&mut self, segment: u64, offset_bytes: u64, buffer: &mut Buffer) -> io::Result<usize> {
         let wanted = buffer.len();
         // Whole blocks, as direct reads want them; the capacity of a buffer always is.
         let rounded = wanted.next_multiple_of(BLOCK_BYTES);
+        let start = buffer.as_mut_ptr();
         // SAFETY: the range lies in the buffer's capacity, and the buffer is borrowed until this is over.
-        let read = unsafe { self.read_into(segment, buffer.as_mut_ptr(), rounded, &mut |_| ()) }?;
+        let read = unsafe { self.read_into(segment, offset_bytes, start, rounded, &mut |_| true) }?;
         Ok(read.min(wanted))
     }
 
@@ -390,7 +393,7 @@ impl Disk for DirectDisk {
         &mut self,
         segment: u64,
         area: Area,
-        look: &mut dyn FnMut(&mut Arrived<'_>),
+        look: &mut dyn FnMut(&mut Arrived<'_>) -> bool,
     ) -> io::Result<usize> {
         // Should the look panic, the kernel still writes.
         let mut area = ManuallyDrop::new(area);
@@ -398,7 +401,7 @@ impl Disk for DirectDisk {
         // SAFETY: the range is the area's, of which nothing was handed out, and the area lives until
         // all reads have ended. What has been read is not written to any more.
         let read = unsafe {
-            self.read_into(segment, start, capacity, &mut |upto| look(&mut area.arrived(upto)))
+            self.read_into(segment, 0, start, capacity, &mut |upto| look(&mut area.arrived(upto)))
         };
         drop(ManuallyDrop::into_inner(area));
         read

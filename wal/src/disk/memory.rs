@@ -438,11 +438,14 @@ impl Disk for MemoryDisk {
             .collect())
     }
 
-    fn read(&mut self, segment: u64, buffer: &mut Buffer) -> io::Result<usize> {
+    fn read(&mut self, segment: u64, offset_bytes: u64, buffer: &mut Buffer) -> io::Result<usize> {
         let mut state = self.lock();
         let fault = state.begin()?;
         let file = state.files.get(&segment).ok_or(io::ErrorKind::NotFound)?;
-        let read = file.read(buffer);
+        let offset = usize::try_from(offset_bytes).expect("files here are small");
+        let mut upto = vec![0; offset + buffer.len()];
+        let read = file.read(&mut upto).saturating_sub(offset);
+        buffer[..read].copy_from_slice(&upto[offset..offset + read]);
         match fault {
             None => {}
             Some(Fault::Flipped) => flip(&mut buffer[..read], &mut state.random),
@@ -456,10 +459,10 @@ impl Disk for MemoryDisk {
         &mut self,
         segment: u64,
         mut area: Area,
-        look: &mut dyn FnMut(&mut Arrived<'_>),
+        look: &mut dyn FnMut(&mut Arrived<'_>) -> bool,
     ) -> io::Result<usize> {
         let mut buffer = Buffer::zeroed(area.capacity());
-        let read = self.read(segment, &mut buffer)?;
+        let read = self.read(segment, 0, &mut buffer)?;
         let part = (buffer.len() / 5).max(1000) + segment as usize % 100;
         let mut upto = 0;
         while upto < read {
@@ -467,7 +470,9 @@ impl Disk for MemoryDisk {
             upto = (from + part).min(read);
             area.fill(from, &buffer[from..upto]);
             // SAFETY: nobody else has this memory.
-            look(&mut unsafe { area.arrived(upto) });
+            if !look(&mut unsafe { area.arrived(upto) }) {
+                return Ok(upto);
+            }
         }
         Ok(read)
     }

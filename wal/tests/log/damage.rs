@@ -142,6 +142,35 @@ fn all_zero_or_garbage_behind_every_block() {
     }
 }
 
+/// Where nothing is for long the rest is looked at only here and there.
+#[test]
+fn a_hole_of_any_size_in_a_large_segment() {
+    let options = Options { segment_bytes: 1 << 20, group_bytes_max: 4 << 10, ..options() };
+    let (disk, model) = written(13, &options, 330);
+    let end = open(&copy(&disk), &options).unwrap().log.position();
+    let end = (end.segment == 1).then_some(end.offset_bytes as usize / 4096).expect("one segment");
+    assert!((120..180).contains(&end), "{end}");
+    for first in [1, 2, 9, end / 2] {
+        for blocks in [1, 5, 63, 64, 65, 66, 90] {
+            // What is left of the log is at least as long as the places lie apart.
+            if first + blocks + 16 < end {
+                let copy = copy(&disk);
+                copy.edit(1, |bytes| bytes[first * 4096..][..blocks * 4096].fill(0));
+                let what = format!("{blocks} blocks from block {first} on");
+                let place = all_or_refusal(&copy, &model, &options, &what);
+                assert!(
+                    place.is_some_and(|(_, at)| at <= first as u64 * 4096),
+                    "{what}: {place:?}"
+                );
+            }
+        }
+    }
+    // Nothing is behind the end, and what is left there of an older use of the file does not count.
+    let copy = copy(&disk);
+    copy.edit(1, |bytes| bytes[(end + 70) * 4096..].fill(0x55));
+    assert_eq!(all_or_refusal(&copy, &model, &options, "old bytes"), None);
+}
+
 #[test]
 fn a_block_that_was_written_to_another_place() {
     let (disk, model, options) = sixty_four_kib();
