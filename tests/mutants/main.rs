@@ -136,7 +136,8 @@ impl Tree {
     /// Builds the simulation; the program is the caller's to run while the next one is built.
     fn build(&self, name: &str) -> PathBuf {
         let output = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--offline", "--features", "sim", "--bin", "mutant"])
+            .args(["build", "--quiet", "--offline", "--workspace", "--features", "sim"])
+            .args(["--bin", "mutant"])
             .current_dir(&self.root)
             .env("CARGO_TARGET_DIR", &self.target)
             .env("CARGO_INCREMENTAL", "1")
