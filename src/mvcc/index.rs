@@ -63,7 +63,8 @@ struct Inner {
     children: Vec<Node>,
 }
 
-/// Inner nodes have at least two children and split in halves: far more than 2^32 keys fit.
+/// A node grows in height only when it is full, and its neighbours are hardly ever nearly empty: 2^32 keys
+/// take about six steps.
 const HEIGHT_MAX: usize = 12;
 
 /// Where a key belongs that is not in the index: the child in each node from the root on, then the place

@@ -161,8 +161,13 @@ impl Shard {
     /// lease may end until a start can read all of it: keys would stay behind. That outlasts the alarm,
     /// which an operator can end.
     pub fn begin(&mut self, owned: Vec<KeyRange>, base: Option<&Arc<Base>>) -> bool {
-        self.own(owned.clone());
-        base.is_none_or(|base| self.set_base(Arc::clone(base), owned).is_ok())
+        match base {
+            Some(base) => self.set_base(Arc::clone(base), owned).is_ok(),
+            None => {
+                self.own(owned);
+                true
+            }
+        }
     }
 
     /// Begins with a store that has its image and everything above; `binds` says whether anything there
