@@ -234,13 +234,9 @@ pub fn join(
     let mut entries = Vec::with_capacity(lanes.len());
     let mut groups = Vec::with_capacity(lanes.len());
     // Keys of a shard may be in any lane's draft, so drafts are of use together or not at all.
-    let mut drafts = Some(Vec::with_capacity(lanes.len()));
+    let mut drafts = Vec::with_capacity(lanes.len());
     for (number, (mut lane, draft)) in (0..).zip(lanes) {
-        let draft = draft.filter(|_| lane.is_drafted(LaneId(number), &past.epochs));
-        drafts = drafts.zip(draft).map(|(mut drafts, draft)| {
-            drafts.push(draft);
-            drafts
-        });
+        drafts.extend(draft.filter(|_| lane.is_drafted(LaneId(number), &past.epochs)));
         runs.push(lane.kept_runs(LaneId(number), &past.epochs)?);
         past.control.append(&mut lane.control);
         entries.push(lane.entries);
@@ -251,13 +247,15 @@ pub fn join(
         return Err(RecoverError::Lost { served: last.cut, held: past.cut });
     }
     let past = Past { facts: Arc::new(past), lanes: entries };
-    if let Some(drafts) = &mut drafts {
+    if drafts.len() < groups.len() {
+        drafts.clear();
+    } else {
         // Its barriers will stand behind everything that was read.
         let barriers = vec![(u64::MAX, u64::MAX); groups.len()];
         let next = EpochRecord { epoch: past.next_epoch(), cut: past.cut(), barriers };
-        Draft::settle(drafts, past.cut(), &past.control(&next).map);
+        Draft::settle(&mut drafts, past.cut(), &past.control(&next).map);
     }
-    let mut drafts = drafts.into_iter().flatten().map(Box::new);
+    let mut drafts = drafts.into_iter().map(Box::new);
     let lanes = groups.into_iter().map(|group| LanePast { group, draft: drafts.next() });
     let lanes = lanes.collect();
     Ok(Recovery { past, lanes })
