@@ -30,6 +30,17 @@ impl Area {
         Area { memory: Arc::new(buffer), start, given: 0 }
     }
 
+    /// Room for `bytes` for the next segment: this memory, when it is as large and nobody holds a part of
+    /// it, with whatever an earlier use left there; else new.
+    #[must_use]
+    pub(crate) fn again(mut self, bytes: usize) -> Area {
+        if self.capacity() != bytes || Arc::get_mut(&mut self.memory).is_none() {
+            return Area::new(bytes);
+        }
+        self.given = 0;
+        self
+    }
+
     /// How many bytes it has room for, in whole blocks.
     #[must_use]
     pub fn capacity(&self) -> usize {
@@ -144,6 +155,20 @@ mod tests {
         let rest = arrived.give(13);
         drop(area);
         assert_eq!((&one[..], &rest[..]), (&b"ONE "[..], &b"two three"[..]));
+    }
+
+    #[test]
+    fn memory_is_used_again_when_nobody_has_a_part() {
+        let mut area = Area::new(4096);
+        area.fill(0, b"one");
+        // SAFETY: nobody writes but this test.
+        let one = unsafe { area.arrived(3) }.give(3);
+        let mut area = area.again(4096);
+        area.fill(0, b"two");
+        assert_eq!(&one[..], b"one");
+        let start = area.target(0);
+        let mut area = area.again(4096);
+        assert_eq!(area.target(0), start);
     }
 
     #[test]

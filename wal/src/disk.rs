@@ -75,7 +75,7 @@ pub trait Disk {
 
     /// Reads a segment into `area`, and shows how much of it has arrived whenever that is more: the disk
     /// is not idle meanwhile. Ends when all has been seen that fits, or a look says that it was enough
-    /// (`false`). Returns how much the last look saw.
+    /// (`false`). Returns how much the last look saw, and the area.
     ///
     /// # Errors
     /// Whatever the operating system says. Some may have been shown before.
@@ -84,7 +84,7 @@ pub trait Disk {
         segment: u64,
         area: Area,
         look: &mut dyn FnMut(&mut Arrived<'_>) -> bool,
-    ) -> io::Result<usize>;
+    ) -> io::Result<(usize, Area)>;
 
     /// Makes what an earlier process wrote to this segment durable. A write that was in flight
     /// when that process died may be readable without being safe.

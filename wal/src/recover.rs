@@ -155,6 +155,7 @@ pub(crate) fn recover<D: Disk>(
     let mut tail = Tail::default();
     // Whether the segment before was not written to, or has so much room left that the next was not.
     let mut is_far = false;
+    let mut area = None;
     for index in 0..found.headers.len() {
         let header = found.headers[index];
         if is_far && !thorough && is_untouched(disk, options, &header)? {
@@ -163,16 +164,18 @@ pub(crate) fn recover<D: Disk>(
         }
         let quiet_bytes = if thorough { u64::MAX } else { quiet_bytes(options) };
         let mut reading = Reading { header, index, at: FIRST_FRAME, entered: false, quiet_bytes };
-        let area = Area::new(usize::try_from(header.segment_bytes).expect("at most 1 GiB"));
+        let bytes = usize::try_from(header.segment_bytes).expect("at most 1 GiB");
+        let next = area.take().map_or_else(|| Area::new(bytes), |area: Area| area.again(bytes));
         let mut ended = None;
         let mut look = |arrived: &mut Arrived<'_>| {
             ended = reading.look(arrived, &mut chain, &mut tail, &mut found, visit);
             ended.is_none()
         };
-        let read = disk.read_through(header.segment, area, &mut look);
-        let read = read.map_err(|source| {
+        let read = disk.read_through(header.segment, next, &mut look);
+        let (read, used) = read.map_err(|source| {
             Error::io("read", segment::file_name(options.log, header.segment), 0, source)
         })?;
+        area = Some(used);
         match ended {
             Some(ended) => look_behind(disk, options, &header, ended, &found, &mut tail)?,
             None => {

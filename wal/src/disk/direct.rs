@@ -394,7 +394,7 @@ impl Disk for DirectDisk {
         segment: u64,
         area: Area,
         look: &mut dyn FnMut(&mut Arrived<'_>) -> bool,
-    ) -> io::Result<usize> {
+    ) -> io::Result<(usize, Area)> {
         // Should the look panic, the kernel still writes.
         let mut area = ManuallyDrop::new(area);
         let (start, capacity) = (area.target(0), area.capacity());
@@ -403,8 +403,8 @@ impl Disk for DirectDisk {
         let read = unsafe {
             self.read_into(segment, 0, start, capacity, &mut |upto| look(&mut area.arrived(upto)))
         };
-        drop(ManuallyDrop::into_inner(area));
-        read
+        let area = ManuallyDrop::into_inner(area);
+        Ok((read?, area))
     }
 
     fn sync(&mut self, segment: u64) -> io::Result<()> {

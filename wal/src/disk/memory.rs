@@ -460,7 +460,7 @@ impl Disk for MemoryDisk {
         segment: u64,
         mut area: Area,
         look: &mut dyn FnMut(&mut Arrived<'_>) -> bool,
-    ) -> io::Result<usize> {
+    ) -> io::Result<(usize, Area)> {
         let mut buffer = Buffer::zeroed(area.capacity());
         let read = self.read(segment, 0, &mut buffer)?;
         let part = (buffer.len() / 5).max(1000) + segment as usize % 100;
@@ -471,10 +471,10 @@ impl Disk for MemoryDisk {
             area.fill(from, &buffer[from..upto]);
             // SAFETY: nobody else has this memory.
             if !look(&mut unsafe { area.arrived(upto) }) {
-                return Ok(upto);
+                return Ok((upto, area));
             }
         }
-        Ok(read)
+        Ok((read, area))
     }
 
     fn sync(&mut self, segment: u64) -> io::Result<()> {
