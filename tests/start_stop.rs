@@ -89,6 +89,30 @@ fn the_number_of_lanes_is_fixed() {
 }
 
 #[test]
+fn logs_of_another_number_of_cores_are_read_to_their_ends() {
+    if common::stand_in() {
+        return;
+    }
+    // Killed, so that everything is in the logs; each time lanes live in other logs than the time before.
+    let mut server = Server::start_with(|command| {
+        command.args(["--lanes", "3"]);
+    });
+    let keys: Vec<_> = (0..30).map(|n| format!("{}/{n}", n % 7)).collect();
+    for (round, cores) in ["1", "2", "1"].into_iter().enumerate() {
+        for key in &keys {
+            server.put(key, &format!("{round} of {key}"));
+        }
+        server.process.kill();
+        server.start_again_with(|command| {
+            command.args(["--cores", cores]);
+        });
+        for key in &keys {
+            assert_eq!(server.get(key), Some(format!("{round} of {key}")), "with {cores} cores");
+        }
+    }
+}
+
+#[test]
 fn an_unknown_flag_gets_the_usual_error() {
     let place = Place::new();
     let text = refuses(

@@ -47,7 +47,7 @@ pub use message::Message;
 pub use note::{Note, Step};
 pub use past::{
     Draft, Ground, LanePast, LaneRead, LaneReader, Past, PastControl, RecoverError, Recovery, join,
-    recover, recover_drafted,
+    join_drafts, recover, recover_drafted,
 };
 
 use crate::config::Retention;

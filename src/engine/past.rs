@@ -3,13 +3,15 @@
 //!
 //! ```text
 //! LaneReader   per lane, in any thread: entries in order, each batch looked at once
-//! Draft          and, where nothing speaks against it, the shard that they make
+//! Draft        the shard that they make; nothing else is kept of them
 //! join         all lanes: epochs, void records, P
-//! Replay       per core, when the epoch begins: all lanes merged by revision, read in place; not
-//!              where there are drafts
+//! Replay       per core, when the epoch begins: all lanes merged by revision, read in place
 //! ```
 //!
-//! Each core has a [`Past`] of its own, all of which share the entries in pieces: a piece of the logs'
+//! There are drafts or there is a replay. Where something speaks against drafts, which is known only in the
+//! end, the logs are read once more for a replay.
+//!
+//! For that each core has a [`Past`] of its own, all of which share the entries in pieces: a piece of the logs'
 //! memory goes as soon as the last core has passed it, so that what is installed grows into what is
 //! done with. Cores install some at a turn.
 //!
@@ -122,7 +124,7 @@ const PIECE_BYTES: usize = 1 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct Past {
     facts: Arc<Facts>,
-    /// Per lane its entries.
+    /// Per lane its entries; nothing where there are drafts.
     lanes: Vec<VecDeque<Arc<Piece>>>,
 }
 
@@ -151,6 +153,8 @@ pub struct Recovery {
     pub past: Past,
     /// For each lane its own past, to be given to the core that has it.
     pub lanes: Vec<LanePast>,
+    /// Bytes of the entries that lie above the checkpoint.
+    pub bytes: u64,
 }
 
 /// What is one lane's alone.
@@ -158,17 +162,8 @@ pub struct Recovery {
 pub struct LanePast {
     /// Its group's.
     pub group: Recovered,
-    /// Its shard's, if that was put together while the logs were read.
+    /// Its shard's, which was put together while the logs were read; otherwise [`Past::replay`] tells.
     pub draft: Option<Box<Draft>>,
-}
-
-impl Recovery {
-    /// Bytes of the entries that lie above the checkpoint.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        let entries = self.lanes.iter().flat_map(|lane| lane.group.entries());
-        entries.map(|(_, data)| data.len() as u64).sum()
-    }
 }
 
 /// Puts the records of all logs together: per lane, in any order, kind and bytes as they were
@@ -184,12 +179,13 @@ pub fn recover(records: Vec<Vec<(u8, Bytes)>>, ground: &Ground) -> Result<Recove
         for (kind, bytes) in records {
             reader.record(kind, bytes);
         }
-        Ok((reader.finish()?, None))
+        reader.finish()
     });
-    join(read.collect::<Result<_, RecoverError>>()?, ground)
+    join(read.collect::<Result<_, _>>()?, ground)
 }
 
-/// As [`recover`], with drafts of the shards, for a node that goes on from the image `base`.
+/// As [`recover`], with drafts of the shards, for a node that goes on from the image `base`; `None` where
+/// there can be none.
 ///
 /// # Errors
 /// As [`recover`].
@@ -197,68 +193,94 @@ pub fn recover_drafted(
     records: Vec<Vec<(u8, Bytes)>>,
     ground: &Ground,
     base: Option<&Arc<Base>>,
-) -> Result<Recovery, RecoverError> {
+) -> Result<Option<Recovery>, RecoverError> {
     let lanes = (0..).map(LaneId).zip(records);
     let read = lanes.map(|(lane, records)| {
         let mut reader = LaneReader::drafting(lane, ground);
         let mut draft = Draft::new(base);
         for (kind, bytes) in records {
-            reader.record(kind, bytes).iter().for_each(|writes| draft.install(writes));
+            reader.record(kind, bytes).into_iter().for_each(|writes| draft.install(writes));
         }
-        reader.rest().iter().for_each(|writes| draft.install(writes));
-        Ok((reader.finish()?, Some(draft)))
+        reader.rest().into_iter().for_each(|writes| draft.install(writes));
+        Ok((reader.finish()?, draft))
     });
-    join(read.collect::<Result<_, RecoverError>>()?, ground)
+    join_drafts(read.collect::<Result<_, RecoverError>>()?, ground)
 }
 
-/// The second half of [`recover`]: what was read of each lane, and its draft with all the writes that
-/// reading it gave, if there is one.
+/// The second half of [`recover`]: what was read of each lane.
 ///
 /// # Errors
 /// As [`recover`].
-pub fn join(
-    lanes: Vec<(LaneRead, Option<Draft>)>,
+pub fn join(lanes: Vec<LaneRead>, ground: &Ground) -> Result<Recovery, RecoverError> {
+    let epochs = epochs(&lanes, ground)?;
+    let (past, groups, bytes) = assemble(lanes, epochs, ground)?;
+    let lanes = groups.into_iter().map(|group| LanePast { group, draft: None }).collect();
+    Ok(Recovery { past, lanes, bytes })
+}
+
+/// The second half of [`recover_drafted`]: what was read of each lane, and its draft with all the writes
+/// that reading it gave.
+///
+/// # Errors
+/// As [`recover`].
+pub fn join_drafts(
+    lanes: Vec<(LaneRead, Draft)>,
     ground: &Ground,
-) -> Result<Recovery, RecoverError> {
-    let mut past = Facts { ground: ground.clone(), ..Facts::default() };
+) -> Result<Option<Recovery>, RecoverError> {
+    let (lanes, mut drafts): (Vec<_>, Vec<_>) = lanes.into_iter().unzip();
+    let epochs = epochs(&lanes, ground)?;
+    // Keys of a shard may be in any lane's draft, so drafts are of use together or not at all.
+    let is_drafted = |(lane, read): (LaneId, &LaneRead)| read.is_drafted(lane, &epochs);
+    if !(0..).map(LaneId).zip(&lanes).all(is_drafted) {
+        return Ok(None);
+    }
+    let (past, groups, bytes) = assemble(lanes, epochs, ground)?;
+    // Its barriers will stand behind everything that was read.
+    let barriers = vec![(u64::MAX, u64::MAX); groups.len()];
+    let next = EpochRecord { epoch: past.next_epoch(), cut: past.cut(), barriers };
+    Draft::settle(&mut drafts, past.cut(), &past.control(&next).map);
+    let lanes = groups.into_iter().zip(drafts);
+    let lanes = lanes.map(|(group, draft)| LanePast { group, draft: Some(Box::new(draft)) });
+    Ok(Some(Recovery { past, lanes: lanes.collect(), bytes }))
+}
+
+/// The epochs that were recorded.
+fn epochs(lanes: &[LaneRead], ground: &Ground) -> Result<Epochs, RecoverError> {
     // The checkpoint's epoch is the newest of its time, while its cut in lane 0 may lie below
     // that and below older ones.
-    let found = lanes.iter().flat_map(|(lane, _)| &lane.epochs).chain(&ground.epoch);
+    let found = lanes.iter().flat_map(|lane| &lane.epochs).chain(&ground.epoch);
     let mut found: Vec<_> = found.cloned().collect();
     found.sort_by_key(|record| record.epoch);
-    found.into_iter().try_for_each(|epoch| past.epochs.push(epoch))?;
-    let begun = lanes.iter().map(|(lane, _)| lane.newest_epoch);
-    past.newest_epoch = begun.chain(past.epochs.last().map(|last| last.epoch)).max().unwrap_or(0);
+    let mut epochs = Epochs::default();
+    found.into_iter().try_for_each(|epoch| epochs.push(epoch))?;
+    Ok(epochs)
+}
 
+/// What all lanes tell together, what is each group's own, and how many bytes of entries there are.
+fn assemble(
+    lanes: Vec<LaneRead>,
+    epochs: Epochs,
+    ground: &Ground,
+) -> Result<(Past, Vec<Recovered>, u64), RecoverError> {
+    let begun = lanes.iter().map(|lane| lane.newest_epoch);
+    let newest_epoch = begun.chain(epochs.last().map(|last| last.epoch)).max().unwrap_or(0);
+    let mut facts = Facts { ground: ground.clone(), epochs, newest_epoch, ..Facts::default() };
     let mut runs = Vec::with_capacity(lanes.len());
     let mut entries = Vec::with_capacity(lanes.len());
     let mut groups = Vec::with_capacity(lanes.len());
-    // Keys of a shard may be in any lane's draft, so drafts are of use together or not at all.
-    let mut drafts = Vec::with_capacity(lanes.len());
-    for (number, (mut lane, draft)) in (0..).zip(lanes) {
-        drafts.extend(draft.filter(|_| lane.is_drafted(LaneId(number), &past.epochs)));
-        runs.push(lane.kept_runs(LaneId(number), &past.epochs)?);
-        past.control.append(&mut lane.control);
+    let mut bytes = 0;
+    for (number, mut lane) in (0..).zip(lanes) {
+        runs.push(lane.kept_runs(LaneId(number), &facts.epochs)?);
+        facts.control.append(&mut lane.control);
         entries.push(lane.entries);
         groups.push(lane.recovered);
+        bytes += lane.bytes;
     }
-    past.cut = crate::order::epoch::cut(ground.at, &runs);
-    if let Some(last) = past.epochs.last().filter(|last| last.cut > past.cut) {
-        return Err(RecoverError::Lost { served: last.cut, held: past.cut });
+    facts.cut = crate::order::epoch::cut(ground.at, &runs);
+    if let Some(last) = facts.epochs.last().filter(|last| last.cut > facts.cut) {
+        return Err(RecoverError::Lost { served: last.cut, held: facts.cut });
     }
-    let past = Past { facts: Arc::new(past), lanes: entries };
-    if drafts.len() < groups.len() {
-        drafts.clear();
-    } else {
-        // Its barriers will stand behind everything that was read.
-        let barriers = vec![(u64::MAX, u64::MAX); groups.len()];
-        let next = EpochRecord { epoch: past.next_epoch(), cut: past.cut(), barriers };
-        Draft::settle(&mut drafts, past.cut(), &past.control(&next).map);
-    }
-    let mut drafts = drafts.into_iter().map(Box::new);
-    let lanes = groups.into_iter().map(|group| LanePast { group, draft: drafts.next() });
-    let lanes = lanes.collect();
-    Ok(Recovery { past, lanes })
+    Ok((Past { facts: Arc::new(facts), lanes: entries }, groups, bytes))
 }
 
 impl Past {

@@ -119,15 +119,19 @@ impl Engine {
     /// Whether it was with drafts.
     pub(super) fn begin_shards(&mut self, base: Option<&Arc<Base>>) -> bool {
         let map = &self.control.map;
-        let is_drafted =
-            self.seats.iter().all(|seat| seat.draft.as_ref().is_some_and(|it| it.knows(map)));
+        let mut is_drafted = true;
         for seat in &mut self.seats {
             let owned = map.of_lane(seat.lane()).collect();
-            let draft = seat.draft.take().filter(|_| is_drafted);
             // The image remembers the fault, and whoever serves looks there.
-            self.leased_known &= match draft {
-                Some(draft) => draft.begin(&mut seat.shard, owned),
-                None => seat.shard.begin(owned, base),
+            self.leased_known &= match seat.draft.take() {
+                Some(draft) => {
+                    assert!(draft.knows(map), "what was settled is what the epoch begins with");
+                    draft.begin(&mut seat.shard, owned)
+                }
+                None => {
+                    is_drafted = false;
+                    seat.shard.begin(owned, base)
+                }
             };
         }
         is_drafted

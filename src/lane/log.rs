@@ -224,6 +224,17 @@ impl Recovered {
         Ok(())
     }
 
+    /// Without its entries, since what they say has been installed: the group's only voter has what was
+    /// committed, and what it has is committed.
+    #[must_use]
+    pub fn installed(mut self) -> Recovered {
+        if let Some(Entry { index, term, .. }) = self.entries.back() {
+            self.cut = Cut { index: *index, term: *term };
+            self.entries.clear();
+        }
+        self
+    }
+
     /// Up to where the checkpoint beneath holds the lane.
     #[must_use]
     pub fn cut(&self) -> Cut {

@@ -15,7 +15,7 @@ use super::hidden::Hidden;
 use super::index::{self, Bits, Index, Place, Visit};
 use super::revisions::Revisions;
 use super::slots::{Entry, SlotId, Slots};
-use super::version::{Position, Version, VersionRef};
+use super::version::{Counted, Position, Version, VersionRef};
 use crate::keys::{KeyRange, Revision};
 
 /// Versions of some keys, all above what lies beneath and all below what lies above.
@@ -152,7 +152,8 @@ impl Layer {
         version: Version,
         beneath: Beneath,
     ) -> SlotId {
-        let slot = self.push_unordered(at, key, found, version, beneath);
+        let counted = version.counted();
+        let slot = self.push_unordered(at, key, found, (version, counted), beneath);
         self.revisions.insert(at, slot);
         slot
     }
@@ -163,12 +164,12 @@ impl Layer {
         at: Position,
         key: &[u8],
         found: Result<SlotId, Place>,
-        version: Version,
+        (version, counted): (Version, Counted),
         beneath: Beneath,
     ) -> SlotId {
-        let live = version.is_live();
-        self.heap_bytes += version.block_bytes();
-        self.logical_bytes += key.len() + version.value_len();
+        let Counted { live, value_bytes, block_bytes } = counted;
+        self.heap_bytes += block_bytes as usize;
+        self.logical_bytes += key.len() + value_bytes as usize;
         match found {
             Ok(slot) => {
                 let entry = self.slots.get_mut(slot);
@@ -236,8 +237,9 @@ impl Layer {
     }
 
     fn uncount(&mut self, slot: SlotId, version: &Version) {
-        self.heap_bytes -= version.block_bytes();
-        self.logical_bytes -= self.slots.key(slot).len() + version.value_len();
+        let Counted { value_bytes, block_bytes, .. } = version.counted();
+        self.heap_bytes -= block_bytes as usize;
+        self.logical_bytes -= self.slots.key(slot).len() + value_bytes as usize;
     }
 
     /// Takes a key without a version out of the index and of its slot.

@@ -34,12 +34,13 @@ mod revisions;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod thin;
 mod version;
 
 pub use hash::{Digest, HashWalk, REVISION_KEY_BYTES, TOMBSTONE, push_record, revision_key};
 pub use layer::Layer;
 pub use piece::Piece;
-pub use replay::{Batch, Sorted};
+pub use replay::Batch;
 pub use version::{Position, VersionRef};
 
 use std::fmt;

@@ -87,7 +87,7 @@ impl Store {
             let beneath = self.active.beneath(slot);
             while piece.bytes <= max_bytes && !self.active.slots.get(slot).versions.is_empty() {
                 let version = self.active.pop_oldest(slot);
-                piece.bytes += version.block_bytes();
+                piece.bytes += version.counted().block_bytes as usize;
                 moved.versions.push(version);
             }
             if self.active.slots.get(slot).versions.is_empty() {

@@ -1,52 +1,48 @@
 //! Many versions at once, as a start finds them: put in the order of their keys, so that what a search
-//! needs is where the search before has just been. One thread can prepare a batch while another one
-//! installs the batch before.
+//! needs is where the search before has just been. One thread can fill a batch while another one installs
+//! the batch before.
 
-use std::ops::Range;
-
-use bytes::Bytes;
+use std::sync::Arc;
 
 use super::Store;
 use super::index::shared;
 use super::layer::Beneath;
-use super::version::{Position, Version};
+use super::version::{Counted, Pack, Position, Version};
 use crate::keys::{LeaseId, Revision};
 
-/// Changes of keys in ascending order of their positions, each in the memory in which it was read.
+/// Changes of keys in ascending order of their positions.
 #[derive(Debug, Default)]
 pub struct Batch {
-    parts: Vec<Bytes>,
+    keys: Vec<u8>,
+    versions: Pack,
     changes: Vec<Change>,
+    /// Numbers of the changes by key, those of one key ascending, once that was asked for.
+    order: Vec<u32>,
     bytes: usize,
     binds: bool,
 }
 
-/// A change, by where its bytes lie in a part.
-#[derive(Clone, Debug)]
+/// A change, by where its key and its version lie.
+#[derive(Clone, Copy, Debug)]
 struct Change {
     at: Position,
-    part: u32,
-    key: Range<u32>,
-    to: To,
-}
-
-/// What becomes of a key.
-#[derive(Clone, Debug)]
-enum To {
-    Value { value: Range<u32>, create: Revision, version: i64, lease: LeaseId },
-    Gone,
-}
-
-/// A [`Batch`] that is ready to be installed.
-#[derive(Debug)]
-pub struct Sorted {
-    batch: Batch,
-    /// Numbers of the changes: by key, those of one key ascending.
-    order: Vec<u32>,
+    key_at: u32,
+    key_len: u32,
+    version_at: u32,
+    /// So that to install it takes no look at the version itself.
+    counted: Counted,
+    /// It gives a key that had none a value.
+    is_first: bool,
 }
 
 impl Batch {
-    /// Adds a version that gives `key` a value. Both lie in `part`, which has less than 4 GiB.
+    /// With room for versions of so many bytes.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Batch {
+        Batch { versions: Pack::with_capacity(bytes), ..Batch::default() }
+    }
+
+    /// Adds a version that gives `key` a value.
     pub fn put(
         &mut self,
         at: Position,
@@ -54,27 +50,30 @@ impl Batch {
         value: &[u8],
         (create, version): (Revision, i64),
         lease: LeaseId,
-        part: &Bytes,
     ) {
         self.bytes += value.len();
         self.binds |= lease.is_some();
-        // An empty slice may lie anywhere.
-        let value = if value.is_empty() { 0..0 } else { within(value, part) };
-        self.push(at, key, To::Value { value, create, version, lease }, part);
+        let place = self.versions.put(at, create, version, lease, value);
+        self.push(at, key, place, version == 1);
     }
 
-    /// Adds a tombstone of `key`, which lies in `part`.
-    pub fn delete(&mut self, at: Position, key: &[u8], part: &Bytes) {
-        self.push(at, key, To::Gone, part);
+    /// Adds a tombstone of `key`.
+    pub fn delete(&mut self, at: Position, key: &[u8]) {
+        let place = self.versions.tombstone(at);
+        self.push(at, key, place, false);
     }
 
-    fn push(&mut self, at: Position, key: &[u8], to: To, part: &Bytes) {
-        if self.parts.last().is_none_or(|last| last.as_ptr() != part.as_ptr()) {
-            self.parts.push(part.clone());
-        }
+    fn push(
+        &mut self,
+        at: Position,
+        key: &[u8],
+        (version_at, counted): (u32, Counted),
+        is_first: bool,
+    ) {
         self.bytes += key.len();
-        let (key, part) = (within(key, part), self.parts.len() as u32 - 1);
-        self.changes.push(Change { at, part, key, to });
+        let (key_at, key_len) = (self.keys.len() as u32, key.len() as u32);
+        self.keys.extend_from_slice(key);
+        self.changes.push(Change { at, key_at, key_len, version_at, counted, is_first });
     }
 
     /// Key and value bytes.
@@ -83,81 +82,72 @@ impl Batch {
         self.bytes
     }
 
-    /// Finds the order of the keys.
+    /// Whether any change binds a key to a lease.
     #[must_use]
-    pub fn sorted(self) -> Sorted {
-        let Some(first) = self.changes.first().map(|change| self.key(change)) else {
-            return Sorted { batch: self, order: Vec::new() };
-        };
+    pub fn binds(&self) -> bool {
+        self.binds
+    }
+
+    /// Finds the order in which it will be installed, which [`Store::install_all`] does otherwise.
+    pub fn sort(&mut self) {
+        let Some(first) = self.changes.first() else { return };
+        if !self.order.is_empty() {
+            return;
+        }
+        let key = |number: u32| self.key(&self.changes[number as usize]);
+        let first = self.key(first);
         let skip = self
             .changes
             .iter()
             .fold(first.len(), |skip, change| shared(&first[..skip], self.key(change)));
-        let hints = self.changes.iter().map(|change| hint(&self.key(change)[skip..]));
-        let mut order: Vec<(u64, u32)> = hints.zip(0..).collect();
-        let key = |number: u32| self.key(&self.changes[number as usize]);
-        order.sort_unstable_by(|a, b| {
-            a.0.cmp(&b.0).then_with(|| key(a.1).cmp(key(b.1))).then(a.1.cmp(&b.1))
-        });
-        let order = order.into_iter().map(|(_, number)| number).collect();
-        Sorted { batch: self, order }
+        // As numbers they are compared in one step: the hint, then the change.
+        let hinted = |number: u32| (hint(&key(number)[skip..]), number);
+        let order = (0..self.changes.len() as u32).map(hinted);
+        let mut order: Vec<u128> =
+            order.map(|(hint, number)| u128::from(hint) << 32 | u128::from(number)).collect();
+        order.sort_unstable();
+        let mut order: Vec<u32> = order.into_iter().map(|of| of as u32).collect();
+        let is_hinted_alike = |a: &u32, b: &u32| hinted(*a).0 == hinted(*b).0;
+        for alike in order.chunk_by_mut(is_hinted_alike).filter(|alike| alike.len() > 1) {
+            alike.sort_unstable_by(|a, b| key(*a).cmp(key(*b)).then(a.cmp(b)));
+        }
+        self.order = order;
     }
 
     fn key(&self, change: &Change) -> &[u8] {
-        &self.parts[change.part as usize][range(&change.key)]
-    }
-}
-
-impl Sorted {
-    /// Whether any change binds a key to a lease.
-    #[must_use]
-    pub fn binds(&self) -> bool {
-        self.batch.binds
+        &self.keys[change.key_at as usize..][..change.key_len as usize]
     }
 }
 
 impl Store {
-    /// Adds versions as redo records have them. Values are not copied: their memory stays as long as the
-    /// versions.
-    pub fn install_all(&mut self, Sorted { batch, order }: &Sorted) {
+    /// Adds versions as redo records have them. Their memory stays as long as any of them.
+    pub fn install_all(&mut self, mut batch: Batch) {
         let Some(first) = batch.changes.first() else { return };
         assert!(first.at.0 > self.floor(), "{:?} belongs to a layer that is closed", first.at);
-        let mut slots = vec![0; order.len()];
-        for &number in order {
+        batch.sort();
+        batch.versions.shrink();
+        let pack = Arc::new(std::mem::take(&mut batch.versions));
+        let mut slots = vec![0; batch.order.len()];
+        for &number in &batch.order {
             let change = &batch.changes[number as usize];
-            let (at, key) = (change.at, batch.key(change));
+            let key = batch.key(change);
             let found = self.active.place(key);
-            let (version, beneath) = match &change.to {
-                To::Value { value, create, version, lease } => {
-                    let beneath = match found {
-                        Err(_) if *version > 1 => self.beneath_unread(key),
-                        _ => Beneath::NOTHING,
-                    };
-                    let value = batch.parts[change.part as usize].slice(range(value));
-                    (Version::share(at, *create, *version, *lease, value), beneath)
-                }
-                To::Gone => {
-                    let beneath = if found.is_ok() { None } else { self.beneath(key) };
-                    (Version::tombstone(at), Beneath::of(beneath))
-                }
+            let beneath = match found {
+                Ok(_) => Beneath::NOTHING,
+                Err(_) if change.is_first => Beneath::NOTHING,
+                Err(_) if change.counted.live => self.beneath_unread(key),
+                Err(_) => Beneath::of(self.beneath(key)),
             };
-            slots[number as usize] = self.active.push_unordered(at, key, found, version, beneath);
+            let version = Version::Shared(change.version_at, Arc::clone(&pack));
+            let version = (version, change.counted);
+            slots[number as usize] =
+                self.active.push_unordered(change.at, key, found, version, beneath);
         }
         for (change, slot) in batch.changes.iter().zip(slots) {
             self.active.revisions.insert(change.at, slot);
             self.highest = self.highest.max(change.at.0);
         }
     }
-}
-
-/// Where in `part` these bytes of it lie.
-fn within(bytes: &[u8], part: &Bytes) -> Range<u32> {
-    let from = bytes.as_ptr().addr() - part.as_ptr().addr();
-    from as u32..(from + bytes.len()) as u32
-}
-
-fn range(range: &Range<u32>) -> Range<usize> {
-    range.start as usize..range.end as usize
 }
 
 /// The first eight bytes, filled up with zeros: smaller hint, smaller key.

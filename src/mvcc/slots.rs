@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::version::{Boxed, Position, Version, VersionRef, block_bytes};
+use super::version::{Position, Version, VersionRef, block_bytes};
 use crate::keys::Revision;
 
 /// Number of a slot. Valid until its entry is taken out; numbers are used again.
@@ -42,7 +42,7 @@ enum Name {
     Heap(Box<[u8]>),
 }
 
-/// The versions of one key in ascending order: one, which may be the absent version and so none, or
+/// The versions of one key in ascending order: one, which may be absent, or
 /// in its place a list of several.
 pub(super) struct Versions(Version);
 
@@ -120,7 +120,7 @@ impl Entry {
         } else {
             Name::Heap(key.into())
         };
-        Entry { name, versions: Versions(Version::absent()) }
+        Entry { name, versions: Versions(Version::Absent) }
     }
 
     #[inline]
@@ -159,7 +159,7 @@ impl Entry {
             Name::Heap(bytes) => block_bytes(bytes.len()),
         };
         let list = self.versions.list().map_or(0, |versions| {
-            block_bytes(size_of::<Boxed>())
+            block_bytes(size_of::<VecDeque<Version>>())
                 + block_bytes(versions.capacity() * size_of::<Version>())
         });
         name + list
@@ -169,27 +169,21 @@ impl Entry {
 impl Versions {
     fn list(&self) -> Option<&VecDeque<Version>> {
         match &self.0 {
-            Version::Boxed(boxed) => match &**boxed {
-                Boxed::List(versions) => Some(versions),
-                Boxed::Shared(_) => None,
-            },
-            Version::Packed(_) => None,
+            Version::List(versions) => Some(versions),
+            _ => None,
         }
     }
 
     fn list_mut(&mut self) -> Option<&mut VecDeque<Version>> {
         match &mut self.0 {
-            Version::Boxed(boxed) => match &mut **boxed {
-                Boxed::List(versions) => Some(versions),
-                Boxed::Shared(_) => None,
-            },
-            Version::Packed(_) => None,
+            Version::List(versions) => Some(versions),
+            _ => None,
         }
     }
 
     /// The version, where there is no list.
     fn only(&self) -> Option<&Version> {
-        (!self.0.is_absent()).then_some(&self.0)
+        (!matches!(self.0, Version::Absent)).then_some(&self.0)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -239,12 +233,11 @@ impl Versions {
     pub(super) fn push(&mut self, version: Version) {
         if let Some(versions) = self.list_mut() {
             versions.push_back(version);
-        } else if self.0.is_absent() {
+        } else if matches!(self.0, Version::Absent) {
             self.0 = version;
         } else {
-            let only = std::mem::replace(&mut self.0, Version::absent());
-            let versions = VecDeque::from([only, version]);
-            self.0 = Version::Boxed(Box::new(Boxed::List(versions)));
+            let only = std::mem::replace(&mut self.0, Version::Absent);
+            self.0 = Version::List(Box::new(VecDeque::from([only, version])));
         }
     }
 
@@ -271,13 +264,13 @@ impl Versions {
         end: impl FnOnce(&mut VecDeque<Version>) -> Option<Version>,
     ) -> Option<Version> {
         let Some(versions) = self.list_mut() else {
-            let version = std::mem::replace(&mut self.0, Version::absent());
-            return (!version.is_absent()).then_some(version);
+            let version = std::mem::replace(&mut self.0, Version::Absent);
+            return (!matches!(version, Version::Absent)).then_some(version);
         };
         let version = end(versions);
         // Gives memory back once most of it is unused, so that a key that was busy once costs little.
         if versions.len() <= 1 {
-            self.0 = versions.pop_back().unwrap_or_else(Version::absent);
+            self.0 = versions.pop_back().unwrap_or(Version::Absent);
         } else if versions.capacity() > 16 && versions.len() < versions.capacity() / 4 {
             versions.shrink_to(versions.len() * 2);
         }

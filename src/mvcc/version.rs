@@ -3,9 +3,9 @@
 //! This file knows nothing of the other versions of the key, of indexes or of who may see what.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use bytes::Bytes;
-
+use super::thin::{LENGTH_BYTES, Thin};
 use crate::keys::{LeaseId, Revision};
 
 /// Where a version stands in the order of all writes: its revision, then its place inside it.
@@ -21,42 +21,130 @@ const SUB_AT: usize = 8;
 const FLAGS_AT: usize = 12;
 const FIXED_BYTES: usize = 13;
 
-/// A version: 16 bytes and an allocation.
+/// Length of the longest header.
+const HEADER_BYTES_MAX: usize = FIXED_BYTES + 24;
+
+/// A version: 16 bytes, and an allocation that it has alone or shares.
 pub(super) enum Version {
-    Packed(Box<[u8]>),
-    Boxed(Box<Boxed>),
+    /// None at all. Only ever a placeholder inside [`super::slots`].
+    Absent,
+    /// Packed bytes.
+    Alone(Thin),
+    /// One of the versions of a pack, by where it lies there.
+    Shared(u32, Arc<Pack>),
+    /// Several versions in the place of one: only in a key's slot (see [`super::slots`]), which has no
+    /// room to tell the two apart, and never handed out as a version.
+    #[expect(clippy::box_collection, reason = "a list in place takes 32 bytes of every version")]
+    List(Box<VecDeque<Version>>),
 }
 
 const _: () = assert!(size_of::<Version>() == 16, "part of the cost of a key");
 
-/// What has no place in 16 bytes.
-pub(super) enum Boxed {
-    Shared(Shared),
-    /// Several versions in the place of one: only in a key's slot (see [`super::slots`]), which has no
-    /// room to tell the two apart, and never handed out as a version.
-    List(VecDeque<Version>),
+/// What a layer counts of a version.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counted {
+    /// Whether the key has a value by it.
+    pub(super) live: bool,
+    /// Bytes of the value.
+    pub(super) value_bytes: u32,
+    /// Memory that it takes, or keeps.
+    pub(super) block_bytes: u32,
 }
 
-const _: () = assert!(size_of::<Boxed>() <= 40, "part of the cost of a list");
-
-/// A version whose value lies in memory that many share, and that goes with the last of them.
-///
-/// At a start the values are where the logs were read to: to copy them would take the memory twice.
-pub(super) struct Shared {
-    value: Bytes,
-    fields: Box<Fields>,
+/// Packed versions one behind the other, each behind its length, in memory that goes with the last of
+/// them: a start makes very many at once.
+#[derive(Debug, Default)]
+pub(super) struct Pack {
+    bytes: Vec<u8>,
 }
 
-#[derive(Clone, Copy)]
-struct Fields {
-    at: Position,
-    create: Revision,
-    version: i64,
-    lease: LeaseId,
+impl Pack {
+    /// With room for so many bytes.
+    pub(super) fn with_capacity(bytes: usize) -> Pack {
+        Pack { bytes: Vec::with_capacity(bytes) }
+    }
+
+    /// Adds a version that gives its key a value, and says where it lies.
+    pub(super) fn put(
+        &mut self,
+        at: Position,
+        create: Revision,
+        version: i64,
+        lease: LeaseId,
+        value: &[u8],
+    ) -> (u32, Counted) {
+        self.push(&Header::put(at, create, version, lease), value, true)
+    }
+
+    /// Adds a version that says its key is gone.
+    pub(super) fn tombstone(&mut self, at: Position) -> (u32, Counted) {
+        self.push(&Header::tombstone(at), &[], false)
+    }
+
+    fn push(&mut self, header: &Header, value: &[u8], live: bool) -> (u32, Counted) {
+        let at = u32::try_from(self.bytes.len()).expect("a pack has less than 4 GiB");
+        let len = (header.len + value.len()) as u32;
+        self.bytes.extend_from_slice(&len.to_ne_bytes());
+        self.bytes.extend_from_slice(&header.bytes[..header.len]);
+        self.bytes.extend_from_slice(value);
+        let block_bytes = LENGTH_BYTES as u32 + len;
+        (at, Counted { live, value_bytes: value.len() as u32, block_bytes })
+    }
+
+    /// Gives memory back that it will not need, where that is worth a copy.
+    pub(super) fn shrink(&mut self) {
+        if self.bytes.len() < self.bytes.capacity() / 2 {
+            self.bytes.shrink_to_fit();
+        }
+    }
+
+    #[inline]
+    fn packed(&self, at: u32) -> Packed<'_> {
+        let (length, rest) =
+            self.bytes[at as usize..].split_first_chunk().expect("where a version lies");
+        Packed(&rest[..u32::from_ne_bytes(*length) as usize])
+    }
 }
 
-/// Shorter values are copied: they cost less than a [`Shared`].
-const SHARED_BYTES_MIN: usize = 64;
+/// What stands before the value.
+struct Header {
+    bytes: [u8; HEADER_BYTES_MAX],
+    len: usize,
+}
+
+impl Header {
+    fn put(at: Position, create: Revision, version: i64, lease: LeaseId) -> Header {
+        let first = version == 1 && create == at.0;
+        let flags = if first { FIRST } else { 0 } | if lease.is_some() { LEASED } else { 0 };
+        let mut header = Header::fixed(at, flags);
+        if !first {
+            header.push(&create.0.to_le_bytes());
+            header.push(&version.to_le_bytes());
+        }
+        if lease.is_some() {
+            header.push(&lease.0.to_le_bytes());
+        }
+        header
+    }
+
+    fn tombstone(at: Position) -> Header {
+        Header::fixed(at, TOMBSTONE)
+    }
+
+    fn fixed(at: Position, flags: u8) -> Header {
+        let mut header = Header { bytes: [0; HEADER_BYTES_MAX], len: 0 };
+        header.push(&at.0.0.to_le_bytes());
+        header.push(&at.1.to_le_bytes());
+        header.push(&[flags]);
+        header
+    }
+
+    #[inline]
+    fn push(&mut self, field: &[u8]) {
+        self.bytes[self.len..self.len + field.len()].copy_from_slice(field);
+        self.len += field.len();
+    }
+}
 
 /// ```text
 /// offset  size  field
@@ -69,7 +157,7 @@ const SHARED_BYTES_MIN: usize = 64;
 /// ```
 ///
 /// Most keys of most stores are written once and carry no lease, so 13 bytes of header are the rule,
-/// and a value of 256 bytes fits a 288-byte block of glibc's allocator.
+/// and a value of 256 bytes fits, with the length of it all, a 288-byte block of glibc's allocator.
 struct Packed<'a>(&'a [u8]);
 
 impl Version {
@@ -81,51 +169,23 @@ impl Version {
         lease: LeaseId,
         value: &[u8],
     ) -> Version {
-        let first = version == 1 && create == at.0;
-        let flags = if first { FIRST } else { 0 } | if lease.is_some() { LEASED } else { 0 };
-        let header = FIXED_BYTES + if first { 0 } else { 16 } + if lease.is_some() { 8 } else { 0 };
-        let mut bytes = Vec::with_capacity(header + value.len());
-        push_fixed(&mut bytes, at, flags);
-        if !first {
-            bytes.extend_from_slice(&create.0.to_le_bytes());
-            bytes.extend_from_slice(&version.to_le_bytes());
-        }
-        if lease.is_some() {
-            bytes.extend_from_slice(&lease.0.to_le_bytes());
-        }
-        bytes.extend_from_slice(value);
-        Version::Packed(bytes.into_boxed_slice())
-    }
-
-    /// As [`Version::put`], of a value whose memory is there anyway.
-    pub(super) fn share(
-        at: Position,
-        create: Revision,
-        version: i64,
-        lease: LeaseId,
-        value: Bytes,
-    ) -> Version {
-        if value.len() < SHARED_BYTES_MIN {
-            return Version::put(at, create, version, lease, &value);
-        }
-        let fields = Box::new(Fields { at, create, version, lease });
-        Version::Boxed(Box::new(Boxed::Shared(Shared { value, fields })))
+        let header = Header::put(at, create, version, lease);
+        Version::Alone(Thin::concat(&header.bytes[..header.len], value))
     }
 
     /// A version that says the key is gone.
     pub(super) fn tombstone(at: Position) -> Version {
-        let mut bytes = Vec::with_capacity(FIXED_BYTES);
-        push_fixed(&mut bytes, at, TOMBSTONE);
-        Version::Packed(bytes.into_boxed_slice())
+        let header = Header::tombstone(at);
+        Version::Alone(Thin::concat(&header.bytes[..header.len], &[]))
     }
 
-    /// No version at all; costs no allocation. Only ever a placeholder inside [`super::slots`].
-    pub(super) fn absent() -> Version {
-        Version::Packed(Box::default())
-    }
-
-    pub(super) fn is_absent(&self) -> bool {
-        matches!(self, Version::Packed(bytes) if bytes.is_empty())
+    #[inline]
+    fn packed(&self) -> Packed<'_> {
+        match self {
+            Version::Alone(bytes) => Packed(bytes),
+            Version::Shared(at, pack) => pack.packed(*at),
+            Version::Absent | Version::List(_) => unreachable!("that is no version"),
+        }
     }
 
     pub(super) fn modified(&self) -> Revision {
@@ -133,60 +193,29 @@ impl Version {
     }
 
     pub(super) fn position(&self) -> Position {
-        match self {
-            Version::Packed(bytes) => Packed(bytes).position(),
-            Version::Boxed(boxed) => boxed.shared().fields.at,
-        }
+        self.packed().position()
     }
 
     /// Whether the key has a value by this version.
     pub(super) fn is_live(&self) -> bool {
-        match self {
-            Version::Packed(bytes) => Packed(bytes).is_live(),
-            Version::Boxed(_) => true,
-        }
+        self.packed().is_live()
     }
 
     /// What a reader sees. A tombstone shows etcd's view of one: key and modified revision alone.
     #[inline]
     pub(super) fn view<'a>(&'a self, key: &'a [u8]) -> VersionRef<'a> {
-        match self {
-            Version::Packed(bytes) => Packed(bytes).view(key),
-            Version::Boxed(boxed) => {
-                let Shared { value, fields } = boxed.shared();
-                let Fields { at: (modified, sub), create, version, lease } = **fields;
-                VersionRef { key, value, create, modified, sub, version, lease }
-            }
-        }
+        self.packed().view(key)
     }
 
-    /// Memory that the version takes, or keeps.
-    pub(super) fn block_bytes(&self) -> usize {
-        match self {
-            Version::Packed(bytes) => block_bytes(bytes.len()),
-            Version::Boxed(boxed) => {
-                block_bytes(size_of::<Boxed>())
-                    + block_bytes(size_of::<Fields>())
-                    + boxed.shared().value.len()
-            }
-        }
-    }
-
-    /// Bytes of the value.
-    pub(super) fn value_len(&self) -> usize {
-        match self {
-            Version::Packed(bytes) => bytes.len() - Packed(bytes).value_at(),
-            Version::Boxed(boxed) => boxed.shared().value.len(),
-        }
-    }
-}
-
-impl Boxed {
-    fn shared(&self) -> &Shared {
-        match self {
-            Boxed::Shared(shared) => shared,
-            Boxed::List(_) => unreachable!("a list is no version"),
-        }
+    pub(super) fn counted(&self) -> Counted {
+        let packed = self.packed();
+        let bytes = LENGTH_BYTES + packed.0.len();
+        let block_bytes = match self {
+            Version::Shared(..) => bytes,
+            _ => block_bytes(bytes),
+        } as u32;
+        let value_bytes = (packed.0.len() - packed.value_at()) as u32;
+        Counted { live: packed.is_live(), value_bytes, block_bytes }
     }
 }
 
@@ -236,12 +265,6 @@ impl<'a> Packed<'a> {
 /// less than two.
 pub(super) fn block_bytes(len: usize) -> usize {
     (len + 8).next_multiple_of(16).max(32)
-}
-
-fn push_fixed(bytes: &mut Vec<u8>, at: Position, flags: u8) {
-    bytes.extend_from_slice(&at.0.0.to_le_bytes());
-    bytes.extend_from_slice(&at.1.to_le_bytes());
-    bytes.push(flags);
 }
 
 /// A version as readers see it: everything borrows from the store, nothing is copied.

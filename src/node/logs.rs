@@ -3,6 +3,7 @@
 //! another log. Logs beyond the present cores are read, sealed and kept.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
@@ -14,10 +15,10 @@ use cored_wal::{Log, Options, Owner};
 
 use super::failure::Failure;
 use super::home::Home;
-use crate::engine::{Draft, Ground, LaneRead, LaneReader, Recovery, join};
+use crate::engine::{Draft, Ground, LaneRead, LaneReader, Recovery, join, join_drafts};
 use crate::keys::LaneId;
 use crate::lane::{Retained, entry_index};
-use crate::mvcc::Sorted;
+use crate::mvcc::Batch;
 use crate::mvcc::base::Base;
 
 /// A log per core, and what all logs hold.
@@ -38,7 +39,7 @@ pub(super) struct Logs {
 type Opened = (Log<DirectDisk>, (u64, u64), Retained);
 
 /// What was read of a lane, and its draft.
-type Read = (LaneRead, Option<Draft>);
+type Drafted = (LaneRead, Draft);
 
 /// Opens one log for each of `cores`, and reads all there are above `ground`, whose image is `base`.
 ///
@@ -53,15 +54,21 @@ pub(super) fn open(
 ) -> Result<Logs, Failure> {
     let (directory, found) = all(home, path)?;
     let count = found.last().map_or(0, |newest| newest + 1).max(cores);
-    let (opened, read) = read_all(&directory, home, count, ground, base)?;
-
-    let mut logs = Logs {
-        open: Vec::new(),
-        retained: Vec::new(),
-        recovery: Recovery::default(),
-        records: 0,
-        bytes: 0,
+    let drafted = {
+        let (opened, read) = read_drafting(&directory, home, count, ground, base)?;
+        join_drafts(read, ground)?.map(|recovery| (opened, recovery))
     };
+    let (opened, recovery) = match drafted {
+        Some(drafted) => drafted,
+        None => {
+            tracing::info!("the logs are read once more, in the order of their revisions");
+            // As if this process had ended there and another one had started.
+            let (opened, read) = read_keeping(&directory, home, count, ground)?;
+            (opened, join(read, ground)?)
+        }
+    };
+
+    let mut logs = Logs { open: Vec::new(), retained: Vec::new(), recovery, records: 0, bytes: 0 };
     for (number, (mut log, (records, bytes), retained)) in (0..).zip(opened) {
         logs.records += records;
         logs.bytes += bytes;
@@ -77,7 +84,6 @@ pub(super) fn open(
         }
     }
     home.note_logs(count)?;
-    logs.recovery = join(read, ground)?;
     Ok(logs)
 }
 
@@ -122,42 +128,69 @@ pub(super) fn verify(home: &Home, path: &Path) -> Result<(u64, u64), Failure> {
 
 /// Reads logs 0 to `count`, each in a thread of its own, and at the same time installs what they say, each
 /// lane in a thread of its own.
-fn read_all(
+fn read_drafting(
     directory: &Arc<Directory>,
     home: &Home,
     count: u16,
     ground: &Ground,
     base: Option<&Arc<Base>>,
-) -> Result<(Vec<Opened>, Vec<Read>), Failure> {
-    let lanes = (0..home.identity().lanes).map(LaneId);
+) -> Result<(Vec<Opened>, Vec<Drafted>), Failure> {
     std::thread::scope(|scope| {
         let (mut readers, mut drafts, mut batches) = (Vec::new(), Vec::new(), Vec::new());
-        for lane in lanes {
-            let (sender, received) = mpsc::channel::<Sorted>();
-            batches.push(sender);
+        for lane in (0..home.identity().lanes).map(LaneId) {
+            let (sender, received) = mpsc::channel::<Batch>();
+            let waiting = Arc::new(AtomicUsize::new(0));
+            batches.push(Batches { sender, waiting: Arc::clone(&waiting) });
             readers.push(Mutex::new(LaneReader::drafting(lane, ground)));
             drafts.push(scope.spawn(move || {
                 let mut draft = Draft::new(base);
-                received.iter().for_each(|batch| draft.install(&batch));
+                for batch in received {
+                    waiting.fetch_sub(1, Ordering::Relaxed);
+                    draft.install(batch);
+                }
                 Ok(draft)
             }));
         }
         let lanes = Lanes { readers: &readers, batches };
-        let opened = std::thread::scope(|scope| {
-            let lanes = &lanes;
-            let spawn = |number| scope.spawn(move || read(directory, home, number, lanes));
-            all_of((0..count).map(spawn).collect())
-        })?;
+        let opened = read_all(directory, home, count, &lanes)?;
         (0..readers.len()).for_each(|lane| lanes.end(lane));
         // Every draft ends when nobody has more for it.
         drop(lanes);
-        let read: Result<Vec<_>, _> = readers
-            .into_iter()
-            .map(|reader| reader.into_inner().unwrap_or_else(PoisonError::into_inner).finish())
-            .collect();
-        let drafts = all_of(drafts)?.into_iter().map(Some);
-        Ok((opened, read?.into_iter().zip(drafts).collect()))
+        let drafts = all_of(drafts)?;
+        Ok((opened, finish(readers)?.into_iter().zip(drafts).collect()))
     })
+}
+
+/// Reads logs 0 to `count`, each in a thread of its own, and keeps what they say.
+fn read_keeping(
+    directory: &Arc<Directory>,
+    home: &Home,
+    count: u16,
+    ground: &Ground,
+) -> Result<(Vec<Opened>, Vec<LaneRead>), Failure> {
+    let lanes = (0..home.identity().lanes).map(LaneId);
+    let readers: Vec<_> = lanes.map(|lane| Mutex::new(LaneReader::new(lane, ground))).collect();
+    let opened = read_all(directory, home, count, &Lanes { readers: &readers, batches: vec![] })?;
+    Ok((opened, finish(readers)?))
+}
+
+fn read_all(
+    directory: &Arc<Directory>,
+    home: &Home,
+    count: u16,
+    lanes: &Lanes<'_, '_>,
+) -> Result<Vec<Opened>, Failure> {
+    std::thread::scope(|scope| {
+        let spawn = |number| scope.spawn(move || read(directory, home, number, lanes));
+        all_of((0..count).map(spawn).collect())
+    })
+}
+
+fn finish(readers: Vec<Mutex<LaneReader<'_>>>) -> Result<Vec<LaneRead>, Failure> {
+    let ended = |reader: Mutex<LaneReader<'_>>| {
+        Ok(reader.into_inner().unwrap_or_else(PoisonError::into_inner).finish()?)
+    };
+    readers.into_iter().map(ended).collect()
 }
 
 /// Waits for all, and gives what they made or the first failure.
@@ -170,7 +203,26 @@ fn all_of<T>(threads: Vec<ScopedJoinHandle<'_, Result<T, Failure>>>) -> Result<V
 /// Who reads the lanes, and who installs what they write.
 struct Lanes<'a, 'ground> {
     readers: &'a [Mutex<LaneReader<'ground>>],
-    batches: Vec<Sender<Sorted>>,
+    /// To each lane's draft, if there are any.
+    batches: Vec<Batches>,
+}
+
+/// What a draft will install.
+struct Batches {
+    sender: Sender<Batch>,
+    /// How many it has not begun with.
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Batches {
+    /// Whoever is ahead, reader or draft, finds the batch's order.
+    fn send(&self, mut batch: Batch) {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) > 0 {
+            batch.sort();
+        }
+        // Who does not listen any more has panicked, which is noticed when it is joined.
+        let _ = self.sender.send(batch);
+    }
 }
 
 impl Lanes<'_, '_> {
@@ -184,12 +236,11 @@ impl Lanes<'_, '_> {
         self.install(lane, |reader| reader.rest());
     }
 
-    fn install(&self, lane: usize, read: impl FnOnce(&mut LaneReader<'_>) -> Option<Sorted>) {
+    fn install(&self, lane: usize, read: impl FnOnce(&mut LaneReader<'_>) -> Option<Batch>) {
         // Sent under the lock, so that batches come in order.
         let mut reader = self.readers[lane].lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(batch) = read(&mut reader) {
-            // Who does not listen any more has panicked, which is noticed when it is joined.
-            let _ = self.batches[lane].send(batch);
+            self.batches[lane].send(batch);
         }
     }
 }

@@ -123,7 +123,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let shared = Arc::new(Shared {
         clock: Clock::start(),
         order: Arc::new(Order::new(identity.lanes, config.cores)),
-        log_bytes: logs.recovery.bytes(),
+        log_bytes: logs.recovery.bytes,
         memory_bytes: limits::memory_bytes(),
         checkpoint_dir,
         newest: background.newest(),
@@ -145,7 +145,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         .map_err(system("start the watchdog"))?;
 
     let mut background = Some(background);
-    let Recovery { past, lanes } = logs.recovery;
+    let Recovery { past, lanes, .. } = logs.recovery;
     let mut lanes: Vec<_> = (0..).map(LaneId).zip(lanes).collect();
     let places = limits::cpus();
     let opened = logs.open.into_iter().zip(logs.retained);

@@ -206,9 +206,11 @@ impl World {
             }
         }
         let (ground, base) = self.images.load();
-        let recovery = recover_drafted(records, &ground, base.as_ref());
-        let recovery = recovery.expect("logs and checkpoint make sense");
-        let log_bytes = recovery.bytes();
+        let drafted = recover_drafted(records.clone(), &ground, base.as_ref());
+        let drafted = drafted.expect("logs and checkpoint make sense");
+        let replayed = || recover(records, &ground).expect("logs and checkpoint make sense");
+        let recovery = drafted.unwrap_or_else(replayed);
+        let log_bytes = recovery.bytes;
         self.order = Arc::new(Order::new(self.lanes, cores));
         let mut groups: Vec<Vec<_>> = (0..cores).map(|_| Vec::new()).collect();
         for (lane, recovered) in (0..).map(LaneId).zip(recovery.lanes) {

@@ -8,18 +8,16 @@
 //!   put together: all versions of a key, in the order of their revisions (R8), with the lane that owns it.
 //!
 //! A lane's own records ascend, but for those that an epoch voided and gave out again. A draft does
-//! without what is void by an epoch that was recorded: where there is any, all drafts of the node go and
-//! everything is replayed.
+//! without what is void by an epoch that was recorded: where there is any, all drafts of the node go, the
+//! logs are read again and everything is replayed.
 
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::keys::{KeyRange, Revision};
 use crate::lane::redo::{SeenChange, Writes};
 use crate::mvcc::base::Base;
-use crate::mvcc::{Batch, Piece, Sorted, Store};
+use crate::mvcc::{Batch, Piece, Store};
 use crate::route::RangeMap;
 use crate::shard::Shard;
 
@@ -30,33 +28,34 @@ const BATCH_BYTES: usize = 4 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Collector {
     newest: Revision,
-    batch: Batch,
+    batch: Option<Batch>,
 }
 
 impl Collector {
-    /// Takes the writes of one record, which lie in `entry`; whether a draft can have them.
-    pub(super) fn write(&mut self, at: Revision, writes: Writes<'_>, entry: &Bytes) -> bool {
+    /// Takes the writes of one record; whether a draft can have them.
+    pub(super) fn write(&mut self, at: Revision, writes: Writes<'_>) -> bool {
         if at <= self.newest {
             // Given out twice: the first was void.
             return false;
         }
         self.newest = at;
+        // What the last record adds beyond what is enough, and headers.
+        let batch = self.batch.get_or_insert_with(|| Batch::with_capacity(BATCH_BYTES / 8 * 9));
         for (sub, (key, change)) in (0..).zip(writes) {
             let at = (at, sub);
             match change {
                 SeenChange::Put { value, create, version, lease } => {
-                    self.batch.put(at, key, value, (create, version), lease, entry);
+                    batch.put(at, key, value, (create, version), lease);
                 }
-                SeenChange::Delete => self.batch.delete(at, key, entry),
+                SeenChange::Delete => batch.delete(at, key),
             }
         }
         true
     }
 
     /// What is worth to be installed now: enough, or `all`.
-    pub(super) fn take(&mut self, all: bool) -> Option<Sorted> {
-        let enough = if all { 1 } else { BATCH_BYTES };
-        (self.batch.bytes() >= enough).then(|| std::mem::take(&mut self.batch).sorted())
+    pub(super) fn take(&mut self, all: bool) -> Option<Batch> {
+        self.batch.take_if(|batch| all || batch.bytes() >= BATCH_BYTES)
     }
 }
 
@@ -82,9 +81,9 @@ impl Draft {
     }
 
     /// Installs the next writes of the lane.
-    pub fn install(&mut self, writes: &Sorted) {
-        self.store.install_all(writes);
+    pub fn install(&mut self, writes: Batch) {
         self.binds |= writes.binds();
+        self.store.install_all(writes);
     }
 
     /// Makes what lanes wrote to what their shards have when an epoch begins with `cut` and `map`.

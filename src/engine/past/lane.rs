@@ -10,7 +10,7 @@ use super::{Ground, PIECE_BYTES, Piece, RecoverError};
 use crate::keys::{LaneId, Revision};
 use crate::lane::redo::{Reader, Record, Seen};
 use crate::lane::{Cut, HEAD_BYTES, Recovered, entry_index, record_sequence};
-use crate::mvcc::Sorted;
+use crate::mvcc::Batch;
 use crate::order::{Epoch, EpochRecord, Epochs, Runs};
 
 /// Takes the records of one lane one by one, in any order. Lanes may be read at the same time.
@@ -22,6 +22,8 @@ pub struct LaneReader<'a> {
     ground: &'a Ground,
     cut: Cut,
     records: Vec<(u8, Bytes)>,
+    /// Whether what entries say is left to the draft, and not kept.
+    is_drafting: bool,
     /// Number of the newest record, and index of the newest entry or of the cut.
     newest: (u64, u64),
     is_in_order: bool,
@@ -42,6 +44,8 @@ pub struct LaneRead {
     pub(super) epochs: Vec<EpochRecord>,
     /// The newest epoch that was begun, recorded or not.
     pub(super) newest_epoch: Epoch,
+    /// Bytes of the entries.
+    pub(super) bytes: u64,
     /// What a draft is made of, as long as nothing speaks against it.
     collector: Option<Collector>,
 }
@@ -74,6 +78,7 @@ impl<'a> LaneReader<'a> {
             ground,
             cut,
             records: Vec::new(),
+            is_drafting: false,
             newest: (0, cut.index),
             is_in_order: true,
             read: LaneRead::above(cut),
@@ -81,17 +86,18 @@ impl<'a> LaneReader<'a> {
         }
     }
 
-    /// As [`LaneReader::new`], and collects what a [`Draft`](super::Draft) is made of.
+    /// Collects what a [`Draft`](super::Draft) is made of, and keeps of the entries only that they were.
     #[must_use]
     pub fn drafting(lane: LaneId, ground: &'a Ground) -> LaneReader<'a> {
         let mut reader = LaneReader::new(lane, ground);
+        reader.is_drafting = true;
         reader.read.collector = Some(Collector::default());
         reader
     }
 
     /// Takes a record: kind and bytes as they were appended. Writes that a draft should install are
     /// returned now and then.
-    pub fn record(&mut self, kind: u8, bytes: Bytes) -> Option<Sorted> {
+    pub fn record(&mut self, kind: u8, bytes: Bytes) -> Option<Batch> {
         if self.is_in_order && self.failed.is_none() {
             match self.place(kind, &bytes) {
                 Place::Aside => {}
@@ -105,12 +111,17 @@ impl<'a> LaneReader<'a> {
                 }
             }
         }
-        self.records.push((kind, bytes));
+        let kept = match self.is_drafting {
+            // A slice would keep the memory into which the whole log was read.
+            true => Bytes::copy_from_slice(&bytes[..bytes.len().min(HEAD_BYTES)]),
+            false => bytes,
+        };
+        self.records.push((kind, kept));
         self.read.collector.as_mut()?.take(false)
     }
 
     /// The writes that a draft has not got when there are no more records.
-    pub fn rest(&mut self) -> Option<Sorted> {
+    pub fn rest(&mut self) -> Option<Batch> {
         self.read.collector.as_mut()?.take(true)
     }
 
@@ -139,6 +150,10 @@ impl<'a> LaneReader<'a> {
         let LaneReader { lane, ground, cut, mut read, .. } = self;
         let recovered = Recovered::assemble(self.records, cut)
             .map_err(|source| RecoverError::Lane { lane: lane.0, source })?;
+        if self.is_drafting {
+            let recovered = recovered.installed();
+            return self.failed.map_or(Ok(LaneRead { recovered, ..read }), Err);
+        }
         let entries = recovered.entries().map(|(index, data)| (index, data.clone()));
         let pieces = in_pieces(entries);
         if self.is_in_order {
@@ -169,6 +184,7 @@ impl LaneRead {
         data: &Bytes,
         base: Revision,
     ) -> Result<(), RecoverError> {
+        self.bytes += data.len() as u64;
         let mut reader = Reader::new(data);
         let malformed = |source| RecoverError::Entry { lane: lane.0, index, source };
         while let Some(seen) = reader.record().map_err(malformed)? {
@@ -203,7 +219,7 @@ impl LaneRead {
                 return Err(RecoverError::Order { lane: lane.0, index, revision });
             }
             if let Some(collector) = &mut self.collector
-                && !collector.write(revision, writes, data)
+                && !collector.write(revision, writes)
             {
                 self.collector = None;
             }

@@ -221,12 +221,12 @@ fn leased(revision: i64, key: &str, lease: i64) -> Record {
 /// revision and value, and the keys that lease 5 holds.
 fn drafted(lanes: Vec<Lane>, ground: &Ground) -> Option<(String, Vec<Bytes>)> {
     let records = lanes.into_iter().map(|lane| lane.records).collect();
-    let recovery = recover_drafted(records, ground, None).expect("sound");
+    let recovery = recover_drafted(records, ground, None).expect("sound")?;
     let past = recovery.past;
     let map = past.control(&epoch(past.next_epoch(), past.cut().0, &[1000, 1000])).map;
     let (mut seen, mut held) = (Vec::new(), Vec::new());
     for (lane, past) in (0..).map(LaneId).zip(recovery.lanes) {
-        let (draft, mut shard) = (past.draft?, Shard::new(lane));
+        let (draft, mut shard) = (past.draft.expect("all have one"), Shard::new(lane));
         assert!(draft.knows(&map));
         assert!(draft.begin(&mut shard, map.of_lane(lane).collect()));
         let mut of_lane = Vec::new();

@@ -1,7 +1,5 @@
 //! Batches of versions against the same versions one by one.
 
-use bytes::{BufMut, Bytes, BytesMut};
-
 use super::super::{Batch, Position, Store};
 use super::Random;
 use super::transcripts::{collect_all, history, scan};
@@ -37,25 +35,18 @@ impl Both {
             let (create, number) = before.map_or((at.0, 1), |v| (v.create, v.version + 1));
             let value = vec![b'v'; [0, 5, 63, 64, 300][random.below(5)]];
             let lease = LeaseId(random.below(3) as i64);
-            let mut part = BytesMut::new();
-            part.put_slice(b"head");
-            part.put_slice(key);
-            part.put_slice(&value);
-            let part: Bytes = part.freeze();
-            let (key, value) = part[4..].split_at(key.len());
             if random.percent(20) {
                 self.single.delete(at, key);
-                self.batch.delete(at, key, &part);
+                self.batch.delete(at, key);
             } else {
-                self.single.install_put(at, key, value, create, number, lease);
-                self.batch.put(at, key, value, (create, number), lease, &part);
+                self.single.install_put(at, key, &value, create, number, lease);
+                self.batch.put(at, key, &value, (create, number), lease);
             }
         }
     }
 
     fn install(&mut self) {
-        let batch = std::mem::take(&mut self.batch).sorted();
-        self.batched.install_all(&batch);
+        self.batched.install_all(std::mem::take(&mut self.batch));
     }
 
     fn compare(&self) {
