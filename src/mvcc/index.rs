@@ -76,6 +76,28 @@ pub(super) struct Place {
 
 const _: () = assert!(FANOUT <= u8::MAX as usize, "a step is a byte");
 
+/// The way to a key that was found, for keys that follow it.
+pub(super) struct Finger {
+    place: Place,
+    /// Per level the first key behind the node there, if there is any.
+    ends: [Option<SlotId>; HEIGHT_MAX],
+    /// Of the leaf.
+    level: usize,
+    /// How many nodes there were.
+    nodes: usize,
+}
+
+impl Default for Finger {
+    fn default() -> Finger {
+        Finger {
+            place: Place { steps: [0; HEIGHT_MAX] },
+            ends: [None; HEIGHT_MAX],
+            level: 0,
+            nodes: 0,
+        }
+    }
+}
+
 /// What a change needs besides the key.
 struct Change<'a> {
     slots: &'a Slots,
@@ -124,21 +146,48 @@ impl Index {
     /// The slot of a key, or where the key belongs.
     #[inline]
     pub(super) fn place(&self, key: &[u8], slots: &Slots) -> Result<SlotId, Place> {
-        let mut place = Place { steps: [0; HEIGHT_MAX] };
+        self.place_behind(&mut Finger::default(), key, slots)
+    }
+
+    /// As [`Index::place`], of a key that is not before the key that was last found with `finger`: what is
+    /// near that needs no search from the root. Between the two, keys may come and none may go.
+    #[inline]
+    pub(super) fn place_behind(
+        &self,
+        finger: &mut Finger,
+        key: &[u8],
+        slots: &Slots,
+    ) -> Result<SlotId, Place> {
+        let Finger { place, ends, level, nodes } = finger;
+        // Whenever a node splits there are more of them, and what follows it stands elsewhere.
+        let mut known = if *nodes == self.nodes { *level } else { 0 };
+        *nodes = self.nodes;
+        while known > 0 && ends[known].is_some_and(|end| slots.key(end) <= key) {
+            known -= 1;
+        }
         let mut node = &self.root;
-        for step in &mut place.steps {
+        for at in 0..HEIGHT_MAX {
             match node {
-                Node::Leaf(leaf) => match leaf.names.find(key, slots) {
-                    Ok(at) => return Ok(leaf.names.slot(at)),
-                    Err(at) => {
-                        *step = at as u8;
-                        return Err(place);
-                    }
-                },
+                Node::Leaf(leaf) => {
+                    *level = at;
+                    return leaf.names.find(key, slots).map(|at| leaf.names.slot(at)).map_err(
+                        |step| {
+                            place.steps[at] = step as u8;
+                            *place
+                        },
+                    );
+                }
                 Node::Inner(inner) => {
-                    let child = inner.child(key, slots);
-                    *step = child as u8;
-                    node = &inner.children[child];
+                    if at >= known {
+                        let child = inner.child(key, slots);
+                        place.steps[at] = child as u8;
+                        let next = child + 1;
+                        ends[at + 1] = match next < inner.names.len() {
+                            true => Some(inner.names.slot(next)),
+                            false => ends[at],
+                        };
+                    }
+                    node = &inner.children[usize::from(place.steps[at])];
                 }
             }
         }

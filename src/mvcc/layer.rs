@@ -12,7 +12,7 @@
 use std::fmt;
 
 use super::hidden::Hidden;
-use super::index::{self, Bits, Index, Place, Visit};
+use super::index::{self, Bits, Finger, Index, Place, Visit};
 use super::revisions::Revisions;
 use super::slots::{Entry, SlotId, Slots};
 use super::version::{Counted, Position, Version, VersionRef};
@@ -124,6 +124,12 @@ impl Layer {
     #[inline]
     pub(super) fn place(&self, key: &[u8]) -> Result<SlotId, Place> {
         self.index.place(key, &self.slots)
+    }
+
+    /// As [`Layer::place`], of keys in order: see [`Index::place_behind`].
+    #[inline]
+    pub(super) fn place_behind(&self, finger: &mut Finger, key: &[u8]) -> Result<SlotId, Place> {
+        self.index.place_behind(finger, key, &self.slots)
     }
 
     #[inline]

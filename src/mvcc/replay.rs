@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::Store;
-use super::index::shared;
+use super::index::{Finger, shared};
 use super::layer::Beneath;
 use super::version::{Counted, Pack, Position, Version};
 use crate::keys::{LeaseId, Revision};
@@ -128,10 +128,11 @@ impl Store {
         batch.versions.shrink();
         let pack = Arc::new(std::mem::take(&mut batch.versions));
         let mut slots = vec![0; batch.order.len()];
+        let mut finger = Finger::default();
         for &number in &batch.order {
             let change = &batch.changes[number as usize];
             let key = batch.key(change);
-            let found = self.active.place(key);
+            let found = self.active.place_behind(&mut finger, key);
             let beneath = match found {
                 Ok(_) => Beneath::NOTHING,
                 Err(_) if change.is_first => Beneath::NOTHING,

@@ -2,7 +2,7 @@
 
 use super::super::slots::{Entry, Slots};
 use super::super::tests::Random;
-use super::{Bits, Index, Sum, Visit};
+use super::{Bits, Finger, Index, Sum, Visit};
 
 struct Both {
     slots: Slots,
@@ -152,6 +152,33 @@ fn equals_a_sorted_list_under_random_changes() {
         }
         both.check_all();
         assert_eq!(both.index.nodes, 1, "an empty index is one leaf");
+    }
+}
+
+#[test]
+fn a_finger_finds_what_a_search_finds() {
+    for seed in 0..4 {
+        let mut random = Random::new(seed);
+        let mut both = Both::new();
+        for _ in 0..60 {
+            let mut batch: Vec<_> = (0..random.below(500)).map(|_| key(&mut random)).collect();
+            batch.sort();
+            let mut finger = Finger::default();
+            for key in batch {
+                match both.index.place_behind(&mut finger, &key, &both.slots) {
+                    Ok(slot) => assert_eq!(both.slots.key(slot), key),
+                    Err(place) => {
+                        let at = both.place(&key).expect_err("it was not found");
+                        let slot = both.slots.insert(Entry::new(&key));
+                        let bits = Bits { live: true, below: false };
+                        both.index.insert(&place, slot, bits, &both.slots);
+                        both.list.insert(at, (key, bits));
+                    }
+                }
+            }
+            both.check_all();
+        }
+        assert!(both.index.nodes > 40, "deep enough to lose the way");
     }
 }
 
