@@ -12,13 +12,13 @@ use crate::error::Error;
 use crate::group::{self, Group, Queue};
 use crate::options::Options;
 use crate::record::{self, Sequence};
-use crate::recover::{self, Found, Record, Recovered, Void};
+use crate::recover::{self, Found, Record, Recovered};
 use crate::segment::{self, FIRST_FRAME, SegmentHeader};
 
+mod begin;
 mod room;
 
-/// Zeros for dropped tails are written in pieces of at most this.
-const VOID_BYTES_MAX: u64 = 1 << 20;
+use begin::{first_segment, make_safe, retire_misfits};
 
 /// Where the next group goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -423,7 +423,8 @@ impl<D: Disk> Log<D> {
         Ok(Sequence(self.durable))
     }
 
-    /// Writes what waits, waits for it, and seals.
+    /// Writes what waits, waits for it, and seals. Segments that were retired have gone then: the next
+    /// start would read them.
     ///
     /// # Errors
     /// [`Error::Io`], or the error with which the log had failed.
@@ -433,6 +434,9 @@ impl<D: Disk> Log<D> {
             self.queue.seal();
             self.stats.seals += 1;
             self.flush()?;
+        }
+        while self.disk.is_busy() {
+            self.reap(true)?;
         }
         Ok(())
     }
@@ -625,75 +629,4 @@ fn short_is_failed(written: usize, bytes: usize) -> std::io::Result<()> {
         std::io::ErrorKind::WriteZero,
         format!("only {written} of {bytes} bytes were written"),
     ))
-}
-
-/// Makes the first segment of a new log, waiting for it.
-fn first_segment<D: Disk>(
-    disk: &mut D,
-    options: &Options,
-    epoch: u64,
-) -> Result<SegmentHeader, Error> {
-    let header = SegmentHeader::new(options, 1, epoch);
-    let failed = |source| Error::io("prepare", segment::file_name(options.log, 1), 0, source);
-    disk.prepare(1, header.segment_bytes, header.encode()).map_err(failed)?;
-    match disk.reap(true).map_err(failed)? {
-        Some(Completion::Prepared { result, .. }) => result.map_err(failed)?,
-        other => unreachable!("only a segment was asked for, not {other:?}"),
-    }
-    Ok(header)
-}
-
-/// Makes what was recovered durable and overwrites what was dropped, waiting for both.
-fn make_safe<D: Disk>(disk: &mut D, options: &Options, found: &Found) -> Result<(), Error> {
-    // Two writes may have been in flight, and the later may have opened a segment.
-    let current = found.current;
-    for header in &found.headers[current.saturating_sub(1)..=current] {
-        disk.sync(header.segment).map_err(|source| {
-            Error::io("sync", segment::file_name(options.log, header.segment), 0, source)
-        })?;
-    }
-    found.voids.iter().try_for_each(|void| overwrite(disk, options, void))
-}
-
-/// Takes away the segments behind the end, which are empty now, if they were made for other
-/// options: a head need not fit into them. The last goes first, so that no gap ever shows.
-fn retire_misfits<D: Disk>(
-    disk: &mut D,
-    options: &Options,
-    found: &mut Found,
-) -> Result<(), Error> {
-    let ready = &found.headers[found.current + 1..];
-    if ready.iter().all(|header| header.segment_bytes == options.segment_bytes) {
-        return Ok(());
-    }
-    for header in found.headers.drain(found.current + 1..).rev() {
-        let segment = header.segment;
-        let failed =
-            |source| Error::io("retire", segment::file_name(options.log, segment), 0, source);
-        disk.retire(segment).map_err(failed)?;
-        match disk.reap(true).map_err(failed)? {
-            Some(Completion::Retired { result, .. }) => result.map_err(failed)?,
-            other => unreachable!("only a retirement was asked for, not {other:?}"),
-        }
-    }
-    Ok(())
-}
-
-fn overwrite<D: Disk>(disk: &mut D, options: &Options, void: &Void) -> Result<(), Error> {
-    let mut at = void.from_bytes;
-    while at < void.to_bytes {
-        let bytes = (void.to_bytes - at).min(VOID_BYTES_MAX) as usize;
-        let failed = |source| {
-            Error::io("overwrite", segment::file_name(options.log, void.segment), at, source)
-        };
-        disk.write(0, void.segment, at, Buffer::zeroed(bytes)).map_err(failed)?;
-        match disk.reap(true).map_err(failed)? {
-            Some(Completion::Written { result, .. }) => {
-                result.and_then(|written| short_is_failed(written, bytes)).map_err(failed)?
-            }
-            other => unreachable!("only a write was asked for, not {other:?}"),
-        }
-        at += bytes as u64;
-    }
-    Ok(())
 }
