@@ -320,9 +320,15 @@ pub enum Seen<'a> {
 /// The writes of a record, which were looked at once: they are well-formed. Iterates over them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Writes<'a> {
+    /// Most records have one, so that it is not read twice.
+    first: Option<SeenWrite<'a>>,
+    /// How many follow, and where they lie.
     left: usize,
     bytes: &'a [u8],
 }
+
+/// A key, and what becomes of it.
+type SeenWrite<'a> = (&'a [u8], SeenChange<'a>);
 
 /// As [`Change`], borrowed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -342,7 +348,14 @@ pub enum SeenChange<'a> {
     Delete,
 }
 
-impl SeenChange<'_> {
+impl<'a> SeenChange<'a> {
+    fn value(&self) -> &'a [u8] {
+        match self {
+            SeenChange::Put { value, .. } => value,
+            SeenChange::Delete => &[],
+        }
+    }
+
     /// The lease that holds the key from now on, or none.
     #[must_use]
     pub fn lease(&self) -> LeaseId {
@@ -357,13 +370,14 @@ impl Writes<'_> {
     /// Whether there are none left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.left == 0
+        self.first.is_none() && self.left == 0
     }
 
-    /// Size of those that are left.
+    /// Size of those that are left, with what stands between them or without.
     #[must_use]
     pub fn len_bytes(&self) -> usize {
-        self.bytes.len()
+        let first = self.first.map_or(0, |(key, change)| key.len() + change.value().len());
+        first + self.bytes.len()
     }
 
     /// Copies of those that are left.
@@ -383,10 +397,13 @@ impl Writes<'_> {
 }
 
 impl<'a> Iterator for Writes<'a> {
-    type Item = (&'a [u8], SeenChange<'a>);
+    type Item = SeenWrite<'a>;
 
     #[inline]
-    fn next(&mut self) -> Option<(&'a [u8], SeenChange<'a>)> {
+    fn next(&mut self) -> Option<SeenWrite<'a>> {
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
         self.left = self.left.checked_sub(1)?;
         let mut reader = Reader::new(self.bytes);
         let write = reader.write().expect("looked at before");
@@ -484,16 +501,17 @@ impl<'a> Reader<'a> {
     }
 
     fn writes(&mut self) -> Result<Writes<'a>, Malformed> {
-        let left = self.count()?;
-        let from = self.at;
+        let count = self.count()?;
+        let first = if count > 0 { Some(self.write()?) } else { None };
+        let (from, left) = (self.at, count.saturating_sub(1));
         for _ in 0..left {
             self.write()?;
         }
-        Ok(Writes { left, bytes: &self.bytes[from..self.at] })
+        Ok(Writes { first, left, bytes: &self.bytes[from..self.at] })
     }
 
     #[inline]
-    fn write(&mut self) -> Result<(&'a [u8], SeenChange<'a>), Malformed> {
+    fn write(&mut self) -> Result<SeenWrite<'a>, Malformed> {
         let tag = self.byte()?;
         let key = self.string()?;
         let change = match tag {
