@@ -228,10 +228,12 @@ pub fn join_drafts(
     ground: &Ground,
 ) -> Result<Option<Recovery>, RecoverError> {
     let (lanes, mut drafts): (Vec<_>, Vec<_>) = lanes.into_iter().unzip();
-    let epochs = epochs(&lanes, ground)?;
     // Keys of a shard may be in any lane's draft, so drafts are of use together or not at all.
-    let is_drafted = |(lane, read): (LaneId, &LaneRead)| read.is_drafted(lane, &epochs);
-    if !(0..).map(LaneId).zip(&lanes).all(is_drafted) {
+    if !lanes.iter().all(LaneRead::is_drafted) {
+        return Ok(None);
+    }
+    let epochs = epochs(&lanes, ground)?;
+    if !(0..).map(LaneId).zip(&lanes).all(|(lane, read)| read.is_kept(lane, &epochs)) {
         return Ok(None);
     }
     let (past, groups, bytes) = assemble(lanes, epochs, ground)?;

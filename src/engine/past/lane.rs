@@ -227,14 +227,18 @@ impl LaneRead {
         Ok(())
     }
 
-    /// Whether a draft has everything, and nothing that an epoch voids. What the next epoch will void is
-    /// none of these, and can still be taken back.
-    pub(super) fn is_drafted(&self, lane: LaneId, epochs: &Epochs) -> bool {
-        let is_whole = |section: &Section| {
+    /// Whether everything was looked at, and a draft has all of it.
+    pub(super) fn is_drafted(&self) -> bool {
+        self.collector.is_some()
+    }
+
+    /// Whether an epoch voids nothing of it. What the next epoch will void is no part of that: a draft can
+    /// take it back.
+    pub(super) fn is_kept(&self, lane: LaneId, epochs: &Epochs) -> bool {
+        self.sections.iter().all(|section| {
             let limit = epochs.limit(lane, section.from).unwrap_or(Revision::MAX);
             section.runs.last().is_none_or(|last| last <= limit)
-        };
-        self.collector.is_some() && self.sections.iter().all(is_whole)
+        })
     }
 
     /// The revisions of the lane that are not void.
