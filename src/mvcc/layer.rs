@@ -93,7 +93,8 @@ impl Layer {
         self.revisions.len()
     }
 
-    /// Memory that the layer takes from the allocator, by glibc's rules and without fragmentation.
+    /// Memory that the layer takes from the allocator, by glibc's rules and without fragmentation. A version
+    /// that leaves a pack counts as gone, though its bytes go with the last one of it.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.heap_bytes

@@ -119,15 +119,20 @@ pub(super) fn register_membarrier() {
     unsafe { libc::syscall(libc::SYS_membarrier, REGISTER_PRIVATE_EXPEDITED, 0, 0) };
 }
 
-/// Whether new memory may come in huge pages, of which the allocator asks for many.
+/// Says whether new memory may come in huge pages, of which the allocator asks for many, and returns whether
+/// it might before.
 ///
 /// Not while a start fills memory: what is full of small things ends in the middle of many huge pages, which
 /// all count (as much as a fifth more), and in a virtual machine that reports its free memory they are just
 /// what the host has taken back: to get them again took three times as long as small ones.
-pub(super) fn allow_huge_pages(allowed: bool) {
+pub(super) fn allow_huge_pages(allowed: bool) -> bool {
     let disabled = libc::c_ulong::from(!allowed);
-    // SAFETY: the call takes numbers only. A kernel that refuses leaves things as they are.
-    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, disabled, 0_u64, 0_u64, 0_u64) };
+    // SAFETY: the calls take numbers only. A kernel that refuses leaves things as they are.
+    unsafe {
+        let before = libc::prctl(libc::PR_GET_THP_DISABLE, 0_u64, 0_u64, 0_u64, 0_u64);
+        libc::prctl(libc::PR_SET_THP_DISABLE, disabled, 0_u64, 0_u64, 0_u64);
+        before == 0
+    }
 }
 
 /// Makes a ring and gives it back: whether there is io_uring, and with which features.

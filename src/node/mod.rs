@@ -89,13 +89,13 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let wal_bytes = config.checkpoint_wal_bytes;
     let (room, minder) = Room::open(&config.data_dir, &config.wal_dir, config.cores, wal_bytes);
     let read_began = Instant::now();
-    limits::allow_huge_pages(false);
+    let huge_pages = limits::allow_huge_pages(false);
     let checkpoints = Checkpoints::open(&config.data_dir, &identity)?;
     let ground = checkpoints.ground()?;
     refuse_unguarded(&config.data_dir, &ground)?;
     let base = checkpoints.newest().map(|found| Arc::clone(&found.base));
     let logs = logs::open(&mut home, &config.wal_dir, config.cores, &ground, base.as_ref())?;
-    limits::allow_huge_pages(true);
+    limits::allow_huge_pages(huge_pages);
     banner(&config, &identity, &machine);
     tracing::info!(
         records = logs.records,
