@@ -83,9 +83,10 @@ impl Pack {
 
     fn push(&mut self, header: &Header, value: &[u8], live: bool) -> (u32, Counted) {
         let at = u32::try_from(self.bytes.len()).expect("a pack has less than 4 GiB");
-        let len = (header.len + value.len()) as u32;
+        let header = header.bytes();
+        let len = (header.len() + value.len()) as u32;
         self.bytes.extend_from_slice(&len.to_ne_bytes());
-        self.bytes.extend_from_slice(&header.bytes[..header.len]);
+        self.bytes.extend_from_slice(header);
         self.bytes.extend_from_slice(value);
         let block_bytes = LENGTH_BYTES as u32 + len;
         (at, Counted { live, value_bytes: value.len() as u32, block_bytes })
@@ -139,6 +140,10 @@ impl Header {
         header
     }
 
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
     #[inline]
     fn push(&mut self, field: &[u8]) {
         self.bytes[self.len..self.len + field.len()].copy_from_slice(field);
@@ -169,14 +174,12 @@ impl Version {
         lease: LeaseId,
         value: &[u8],
     ) -> Version {
-        let header = Header::put(at, create, version, lease);
-        Version::Alone(Thin::concat(&header.bytes[..header.len], value))
+        Version::Alone(Thin::concat(Header::put(at, create, version, lease).bytes(), value))
     }
 
     /// A version that says the key is gone.
     pub(super) fn tombstone(at: Position) -> Version {
-        let header = Header::tombstone(at);
-        Version::Alone(Thin::concat(&header.bytes[..header.len], &[]))
+        Version::Alone(Thin::concat(Header::tombstone(at).bytes(), &[]))
     }
 
     #[inline]
