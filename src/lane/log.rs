@@ -235,12 +235,6 @@ impl Recovered {
         self
     }
 
-    /// Up to where the checkpoint beneath holds the lane.
-    #[must_use]
-    pub fn cut(&self) -> Cut {
-        self.cut
-    }
-
     /// The data of every entry with its index, oldest first.
     pub fn entries(&self) -> impl Iterator<Item = (u64, &Bytes)> {
         self.entries.iter().map(|entry| (entry.index, &entry.data))
