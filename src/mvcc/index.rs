@@ -6,6 +6,7 @@
 //! versions, revisions or other layers; what it counts of a key are two bits that it is told.
 
 mod cursor;
+mod cut;
 mod leaf;
 mod names;
 #[cfg(test)]
@@ -214,6 +215,12 @@ impl Index {
         let mut change = Change { slots, nodes: &mut self.nodes };
         let bits = self.root.remove(key, &mut change);
         self.sum.take(bits.sum());
+        self.lower_root();
+        bits
+    }
+
+    /// A root with one child or none gives way to that, or to a leaf.
+    fn lower_root(&mut self) {
         while let Node::Inner(inner) = &mut self.root
             && inner.children.len() <= 1
         {
@@ -225,7 +232,6 @@ impl Index {
                 None => Node::Leaf(Box::new(Leaf::new())),
             };
         }
-        bits
     }
 
     /// Whether a key of the index has a value in the layers beneath.
@@ -536,7 +542,7 @@ impl Inner {
     }
 
     fn take(&mut self, at: usize) -> (Node, Sum) {
-        self.names.remove(at);
+        self.names.remove(at..at + 1);
         (self.children.remove(at), self.sums.remove(at))
     }
 

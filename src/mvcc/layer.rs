@@ -257,6 +257,72 @@ impl Layer {
         self.hidden.remove(slot);
     }
 
+    /// Takes out of the index all keys that `goes` says of, by the number behind their range in `owners`. They keep
+    /// their slots until each is [given](Layer::give), and their versions stand in the revision index.
+    pub(super) fn dismiss(
+        &mut self,
+        goes: impl Fn(u16) -> bool,
+        owners: &[(KeyRange, u16)],
+    ) -> Vec<Going> {
+        let mut going = Vec::new();
+        for (range, to) in owners.iter().filter(|(_, to)| goes(*to)) {
+            let mut take = |slot, bits| going.push(Going { slot, to: *to, bits });
+            self.index.cut(&range.start, range.end.as_deref(), &self.slots, &mut take);
+        }
+        going
+    }
+
+    /// Takes a key that was dismissed out of its slot, with all its versions and what it had beneath.
+    pub(super) fn give(&mut self, &Going { slot, bits, .. }: &Going) -> (Entry, Beneath) {
+        let beneath = Beneath { live: bits.below, bytes: self.hidden.get(slot) };
+        let entry = self.slots.take(slot);
+        self.hidden.remove(slot);
+        let (heap_bytes, logical_bytes) = entry.counted_bytes();
+        self.heap_bytes -= heap_bytes;
+        self.logical_bytes -= logical_bytes;
+        (entry, beneath)
+    }
+
+    /// Takes a key in that another layer had, whose versions are not among these yet; their places among all
+    /// versions are still owed to `revisions`.
+    pub(super) fn take_in(
+        &mut self,
+        finger: &mut Finger,
+        mut entry: Entry,
+        beneath: Beneath,
+    ) -> SlotId {
+        let (heap_bytes, logical_bytes) = entry.counted_bytes();
+        self.heap_bytes += heap_bytes;
+        self.logical_bytes += logical_bytes;
+        let (slot, place, beneath) = match self.place_behind(finger, entry.key()) {
+            Err(place) => (self.slots.insert(entry), place, beneath),
+            Ok(slot) => {
+                let oldest = |entry: &Entry| entry.versions.get(0).map(Version::position);
+                let own = self.slots.get(slot);
+                // What is beneath is beneath the oldest version.
+                let beneath = match oldest(&entry) < oldest(own) {
+                    true => beneath,
+                    false => self.beneath(slot),
+                };
+                self.index.remove(entry.key(), &self.slots);
+                self.hidden.remove(slot);
+                *finger = Finger::default();
+                let own = self.slots.get_mut(slot);
+                self.heap_bytes -= own.frame_bytes() + entry.frame_bytes();
+                own.versions.merge(&mut entry.versions);
+                self.heap_bytes += own.frame_bytes();
+                let place = self.place(entry.key()).expect_err("just taken out");
+                (slot, place, beneath)
+            }
+        };
+        let bits = Bits { live: self.slots.get(slot).is_live(), below: beneath.live };
+        self.index.insert(&place, slot, bits, &self.slots);
+        if beneath.live {
+            self.hidden.insert(slot, beneath.bytes);
+        }
+        slot
+    }
+
     /// What a key hides beneath is garbage: every reader sees a version of this layer.
     pub(super) fn hides_garbage(&mut self, slot: SlotId) {
         self.hidden.set_garbage(slot);
@@ -312,6 +378,16 @@ impl Layer {
         self.index.nth_live(rank).map(|slot| self.slots.key(slot))
     }
 }
+
+/// A key on its way to another store.
+pub(super) struct Going {
+    pub(super) slot: SlotId,
+    /// The number of the store.
+    pub(super) to: u16,
+    bits: Bits,
+}
+
+const _: () = assert!(size_of::<Going>() == 8, "there may be very many");
 
 /// A version that was taken out, the newest of its key.
 pub(super) struct Popped {

@@ -20,6 +20,7 @@ pub mod base;
 pub mod build;
 mod compact;
 mod count;
+mod deal;
 mod encode;
 mod freeze;
 mod hash;

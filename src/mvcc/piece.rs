@@ -7,7 +7,6 @@ use std::fmt;
 use super::Store;
 use super::layer::Beneath;
 use super::slots::Entry;
-use super::version::Version;
 use crate::keys::KeyRange;
 
 /// Keys that left one store and are in no other yet.
@@ -35,27 +34,6 @@ impl fmt::Debug for Piece {
 }
 
 impl Piece {
-    /// One piece of several from different stores, which may have versions of the same keys. Every store's
-    /// piece is all that it had of the keys.
-    #[must_use]
-    pub fn merged(pieces: Vec<Piece>) -> Piece {
-        let bytes = pieces.iter().map(|piece| piece.bytes).sum();
-        let mut parts: Vec<Part> = pieces.into_iter().flat_map(|piece| piece.parts).collect();
-        // Of one key the part with the oldest version comes first: what is beneath is beneath that one.
-        let oldest = |part: &Part| part.entry.versions.get(0).map(Version::position);
-        parts.sort_by(|a, b| {
-            a.entry.key().cmp(b.entry.key()).then_with(|| oldest(a).cmp(&oldest(b)))
-        });
-        let mut merged: Vec<Part> = Vec::with_capacity(parts.len());
-        for mut part in parts {
-            match merged.last_mut().filter(|last| last.entry.key() == part.entry.key()) {
-                Some(last) => last.entry.versions.merge(&mut part.entry.versions),
-                None => merged.push(part),
-            }
-        }
-        Piece { parts: merged, bytes }
-    }
-
     /// Whether nothing is in it: the range had no more keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -99,6 +99,31 @@ impl Revisions {
         }
     }
 
+    /// Takes out what `stays` does not say of, asked in order.
+    pub(super) fn retain(&mut self, mut stays: impl FnMut(Position, SlotId) -> bool) {
+        self.chunks.retain(|_, chunk| {
+            chunk.retain(|entry| stays(entry.position(), entry.slot));
+            !chunk.is_empty()
+        });
+        self.len = self.chunks.values().map(Vec::len).sum();
+    }
+
+    /// Adds many versions, in any order: if they are few O(log n) for each, else O(n) for all together.
+    pub(super) fn extend(&mut self, mut came: Vec<(Position, SlotId)>) {
+        came.sort_unstable_by_key(|(position, _)| *position);
+        let mut came = came.into_iter().peekable();
+        if came.len() > self.len / 16 {
+            let all = std::mem::replace(self, Revisions::new());
+            for entry in all.chunks.into_values().flatten() {
+                while let Some((position, slot)) = came.next_if(|(at, _)| *at < entry.position()) {
+                    self.insert(position, slot);
+                }
+                self.insert(entry.position(), entry.slot);
+            }
+        }
+        came.for_each(|(position, slot)| self.insert(position, slot));
+    }
+
     pub(super) fn last(&self) -> Option<(Position, SlotId)> {
         let (_, chunk) = self.chunks.last_key_value()?;
         chunk.last().map(|e| (e.position(), e.slot))

@@ -51,6 +51,11 @@ impl Slots {
         Slots { chunks: Vec::new(), free: NONE_FREE }
     }
 
+    /// Above the numbers of all slots.
+    pub(super) fn end(&self) -> usize {
+        self.chunks.len() * CHUNK_ENTRIES
+    }
+
     pub(super) fn insert(&mut self, entry: Entry) -> SlotId {
         if self.free != NONE_FREE {
             let id = self.free;
@@ -152,6 +157,14 @@ impl Entry {
         (version.position() == position).then_some(version)
     }
 
+    /// Memory beside the slot, and the key and value bytes of all versions.
+    pub(super) fn counted_bytes(&self) -> (usize, usize) {
+        let all = (self.frame_bytes(), self.versions.len() * self.key().len());
+        self.versions.iter().map(Version::counted).fold(all, |(heap, logical), counted| {
+            (heap + counted.block_bytes as usize, logical + counted.value_bytes as usize)
+        })
+    }
+
     /// Memory beside the slot and the versions: a long key, the list of several versions.
     pub(super) fn frame_bytes(&self) -> usize {
         let name = match &self.name {
@@ -184,6 +197,12 @@ impl Versions {
     /// The version, where there is no list.
     fn only(&self) -> Option<&Version> {
         (!matches!(self.0, Version::Absent)).then_some(&self.0)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Version> {
+        let list = self.list();
+        let only = if list.is_none() { self.only() } else { None };
+        only.into_iter().chain(list.into_iter().flatten())
     }
 
     pub(super) fn len(&self) -> usize {

@@ -1,5 +1,6 @@
 //! The store by transcripts, and against a model.
 
+mod deal;
 mod layers;
 mod memory;
 mod model;

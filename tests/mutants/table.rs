@@ -419,9 +419,9 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "versions that other lanes wrote stay in their drafts",
         rule: "R8",
-        file: "src/engine/past/draft.rs",
-        replace: "if holders.iter().all(|(lane, _)| *lane == owner) {",
-        with: "if holders.iter().any(|(lane, _)| *lane == owner) {",
+        file: "src/mvcc/deal.rs",
+        replace: ".dismiss(|to| usize::from(to) != from, owners)",
+        with: ".dismiss(|to| usize::from(to) > from, owners)",
     },
     Mutant {
         name: "drafts are put together in the order of the lanes",
@@ -433,8 +433,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "what is beneath a key is what was beneath the last lane that wrote it",
         rule: "R8",
-        file: "src/mvcc/piece.rs",
-        replace: ".then_with(|| oldest(a).cmp(&oldest(b)))",
-        with: ".then_with(|| oldest(b).cmp(&oldest(a)))",
+        file: "src/mvcc/layer.rs",
+        replace: "match oldest(&entry) < oldest(own) {",
+        with: "match oldest(&entry) > oldest(own) {",
     },
 ];

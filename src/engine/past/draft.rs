@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crate::keys::{KeyRange, Revision};
 use crate::lane::redo::{SeenChange, Writes};
 use crate::mvcc::base::Base;
-use crate::mvcc::{Batch, Piece, Store};
+use crate::mvcc::{Batch, Store};
 use crate::route::RangeMap;
 use crate::shard::Shard;
 
@@ -94,20 +94,12 @@ impl Draft {
                 draft.store.drop_above(cut);
             }
         }
-        let binds = drafts.iter().any(|draft| draft.binds);
-        for (range, owner) in map.pieces(&KeyRange::all()) {
-            let owner = usize::from(owner.0);
-            let wrote = |(_, draft): &(usize, &mut Draft)| draft.store.first_key(&range).is_some();
-            let holders = drafts.iter_mut().enumerate().filter(wrote);
-            let mut holders: Vec<_> = holders.collect();
-            if holders.iter().all(|(lane, _)| *lane == owner) {
-                continue;
-            }
-            let pieces =
-                holders.iter_mut().map(|(_, draft)| draft.store.export(&range, usize::MAX));
-            let all = Piece::merged(pieces.collect());
-            drafts[owner].store.import(all);
-            drafts[owner].binds |= binds;
+        let owners = map.pieces(&KeyRange::all()).into_iter();
+        let owners: Vec<_> = owners.map(|(range, lane)| (range, lane.0)).collect();
+        let mut stores: Vec<_> = drafts.iter_mut().map(|draft| &mut draft.store).collect();
+        if Store::deal(&mut stores, &owners) {
+            let binds = drafts.iter().any(|draft| draft.binds);
+            drafts.iter_mut().for_each(|draft| draft.binds = binds);
         }
     }
 

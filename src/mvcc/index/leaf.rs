@@ -101,8 +101,33 @@ impl Leaf {
         let bits = self.bits(at);
         self.live = take_bit(self.live, at);
         self.below = take_bit(self.below, at);
-        self.names.remove(at);
+        self.names.remove(at..at + 1);
         bits
+    }
+
+    /// Takes the keys from `start` on that stand before `end` out, shows them in order, and says what was
+    /// counted of them.
+    pub(super) fn cut(
+        &mut self,
+        start: Option<&[u8]>,
+        end: Option<&[u8]>,
+        slots: &Slots,
+        shown: &mut dyn FnMut(SlotId, Bits),
+    ) -> Sum {
+        let from = start.map_or(0, |start| self.names.lower_bound(start, slots));
+        let to = self.stop(end, slots).max(from);
+        let mut gone = Sum::default();
+        for at in from..to {
+            let bits = self.bits(at);
+            gone.add(bits.sum());
+            shown(self.names.slot(at), bits);
+        }
+        for bits in [&mut self.live, &mut self.below] {
+            let above = bits.checked_shr(to as u32).unwrap_or(0);
+            *bits = *bits & before(from) | above.checked_shl(from as u32).unwrap_or(0);
+        }
+        self.names.remove(from..to);
+        gone
     }
 
     /// Where the keys before `end` stop. One comparison clears most leaves of a long range.

@@ -3,6 +3,8 @@
 //!
 //! Knows neither what a node is for nor what lies beneath an entry.
 
+use std::ops::Range;
+
 use super::super::slots::{SlotId, Slots};
 
 /// Most keys of a node.
@@ -99,11 +101,11 @@ impl Names {
         self.len += 1;
     }
 
-    pub(super) fn remove(&mut self, at: usize) {
+    pub(super) fn remove(&mut self, gone: Range<usize>) {
         let len = self.len();
-        self.hints.copy_within(at + 1..len, at);
-        self.slots.copy_within(at + 1..len, at);
-        self.len -= 1;
+        self.hints.copy_within(gone.end..len, gone.start);
+        self.slots.copy_within(gone.end..len, gone.start);
+        self.len -= gone.len() as u32;
         if self.len == 0 {
             // No key is left to compare shared bytes with.
             self.skip = 0;

@@ -40,6 +40,18 @@ impl Both {
         assert_eq!(self.list.remove(at).1, bits);
     }
 
+    fn cut(&mut self, start: &[u8], end: Option<&[u8]>) {
+        let from = self.place(start).unwrap_or_else(|at| at);
+        let to = end.map_or(self.list.len(), |end| self.place(end).unwrap_or_else(|at| at));
+        let mut gone = Vec::new();
+        self.index.cut(start, end, &self.slots, &mut |slot, bits| gone.push((slot, bits)));
+        let gone: Vec<_> = gone
+            .into_iter()
+            .map(|(slot, bits)| (self.slots.take(slot).key().to_vec(), bits))
+            .collect();
+        assert_eq!(self.list.drain(from..to.max(from)).collect::<Vec<_>>(), gone);
+    }
+
     fn turn(&mut self, key: &[u8]) {
         let Ok(at) = self.place(key) else { return };
         let bits = &mut self.list[at].1;
@@ -152,6 +164,38 @@ fn equals_a_sorted_list_under_random_changes() {
         }
         both.check_all();
         assert_eq!(both.index.nodes, 1, "an empty index is one leaf");
+    }
+}
+
+#[test]
+fn ranges_are_cut_out() {
+    for seed in 0..40 {
+        let mut random = Random::new(seed);
+        let mut both = Both::new();
+        for _ in 0..30 {
+            for _ in 0..random.below(1_000) {
+                let (live, below) = (random.percent(70), random.percent(30));
+                both.insert_over(&key(&mut random), Bits { live, below });
+            }
+            for _ in 0..random.below(4) {
+                let start = key(&mut random);
+                let end = match random.below(5) {
+                    0 => None,
+                    // One key, or none.
+                    1 => Some([&start[..], &[0]].concat()),
+                    _ => Some(key(&mut random)),
+                };
+                both.cut(&start, end.as_deref());
+                both.check_key(&start);
+                both.check_range(&start, end.as_deref());
+            }
+            both.check_all();
+        }
+        both.cut(b"", None);
+        both.check_all();
+        assert_eq!(both.index.nodes, 1, "an empty index is one leaf");
+        both.insert(b"again", true);
+        both.check_all();
     }
 }
 
