@@ -86,8 +86,8 @@ pub trait Disk {
         look: &mut dyn FnMut(&mut Arrived<'_>) -> bool,
     ) -> io::Result<(usize, Area)>;
 
-    /// Makes what an earlier process wrote to this segment durable. A write that was in flight
-    /// when that process died may be readable without being safe.
+    /// Makes what an earlier process wrote to this segment durable, and the names that `list` found. A write
+    /// that was in flight when that process died may be readable without being safe.
     ///
     /// # Errors
     /// Whatever the operating system says.

@@ -15,6 +15,7 @@ use std::io;
 use std::mem::{self, ManuallyDrop};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use io_uring::{opcode, squeue, types};
@@ -63,6 +64,8 @@ pub struct DirectDisk {
     running: Option<Running>,
     /// A chore failed, so none is begun any more: a gap between segments would look like damage.
     chores_over: bool,
+    /// Makes the names that were found durable.
+    names_sync: Option<JoinHandle<io::Result<()>>>,
 }
 
 struct SegmentHandle {
@@ -96,6 +99,7 @@ impl DirectDisk {
             chores: VecDeque::new(),
             running: None,
             chores_over: false,
+            names_sync: None,
         };
         disk.probe()?;
         Ok(disk)
@@ -373,8 +377,10 @@ impl Disk for DirectDisk {
             };
             result.map_err(|error| named(&name, error))?;
         }
-        // A name that the last process made or took away may not be safe yet.
-        self.directory.sync()?;
+        // A name that the last process made or took away may not be safe yet. That takes a commit of the file
+        // system, for which reading need not wait.
+        let directory = Arc::clone(&self.directory);
+        self.names_sync = Some(std::thread::Builder::new().spawn(move || directory.sync())?);
         let files = self.files.iter();
         Ok(files.map(|(&segment, handle)| SegmentFile { segment, bytes: handle.bytes }).collect())
     }
@@ -408,6 +414,9 @@ impl Disk for DirectDisk {
     }
 
     fn sync(&mut self, segment: u64) -> io::Result<()> {
+        if let Some(sync) = self.names_sync.take() {
+            sync.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))?;
+        }
         let fd = self.fd(segment)?.0;
         // SAFETY: the call takes no memory.
         match unsafe { libc::fdatasync(fd) } {
@@ -466,6 +475,8 @@ impl Disk for DirectDisk {
 
 impl Drop for DirectDisk {
     fn drop(&mut self) {
+        // It has the directory's lock with it.
+        self.names_sync.take().map(JoinHandle::join);
         self.chores.clear();
         while self.ring.under_way() > 0 {
             if let Ok(Some((id, result))) = self.ring.next(true) {
