@@ -293,17 +293,22 @@ impl Reading {
         }
         if self.entered {
             self.at = chain.walk(Window::of(arrived), self.at, &header);
+            let mut quiet = None;
             if end.saturating_sub(self.at) >= self.quiet_bytes {
                 // Once is enough: either it is quiet here, or everything has to be read.
                 self.quiet_bytes = u64::MAX;
                 let mut behind = Tail::default();
                 behind.search(&Window::of(arrived), &header, self.at);
-                all_there |= behind.suspect.is_none();
+                quiet = Some(behind).filter(|behind| behind.suspect.is_none());
+                all_there |= quiet.is_some();
             }
             if all_there {
                 chain.keep_open_part(Window::of(arrived));
                 found.offset_bytes = self.at.next_multiple_of(BLOCK_BYTES as u64);
-                tail.search(&Window::of(arrived), &header, self.at);
+                match quiet {
+                    Some(behind) => *tail = behind,
+                    None => tail.search(&Window::of(arrived), &header, self.at),
+                }
                 arrived.cut(self.at as usize);
             }
             chain.hand_out(arrived, self.at, found, visit);
