@@ -149,6 +149,9 @@ pub(super) struct Checkpointing {
     epoch: EpochRecord,
     /// Bytes in the logs above the newest image, as the cores report them.
     log_bytes: u64,
+    /// One is wanted whatever the logs have: something in them is void, and a start that finds it so by a
+    /// recorded epoch has to read them twice.
+    wanted: bool,
     /// Whether the cores were told to let nothing grow.
     holding: bool,
     /// Cores that stop and have said how much their logs have.
@@ -212,8 +215,10 @@ impl Engine {
     /// What a start found, on the keeper's core.
     pub(super) fn begin_checkpoints(&mut self, epoch: EpochRecord) {
         let base = self.base.clone();
+        let past = self.past.as_ref().expect("kept until everything is installed");
+        let wanted = past.has_void();
         let checkpoint = self.checkpoint();
-        (checkpoint.base, checkpoint.epoch) = (base, epoch);
+        (checkpoint.base, checkpoint.epoch, checkpoint.wanted) = (base, epoch, wanted);
     }
 
     /// Tells each shard of this core which keys are its own, by the range map.
@@ -298,7 +303,7 @@ impl Engine {
                 let kept = checkpoint.base.as_ref().map_or(0, |base| base.logical_bytes());
                 let more = compacted > checkpoint.compacted;
                 let garbage = kept >= GARBAGE_MIN_BYTES && more && in_use < kept / 2;
-                if due || garbage {
+                if due || garbage || checkpoint.wanted {
                     self.begin_checkpoint(fx);
                 }
             }
@@ -342,6 +347,7 @@ impl Engine {
     fn begin_checkpoint(&mut self, fx: &mut Effects) {
         let (missing, lanes) = (self.cores, usize::from(self.lanes));
         let cuts = vec![Cut::default(); lanes];
+        self.checkpoint().wanted = false;
         self.checkpoint().stage = Stage::Marking { missing, cuts, reach: Revision::ZERO };
         for core in (0..self.cores).map(CoreId) {
             self.send(core, Message::Mark, fx);

@@ -144,6 +144,8 @@ struct Facts {
     newest_epoch: Epoch,
     /// P of R5.
     cut: Revision,
+    /// See [`Past::has_void`].
+    has_void: bool,
 }
 
 /// What [`recover`] makes of the logs.
@@ -271,7 +273,10 @@ fn assemble(
     let mut entries = Vec::with_capacity(lanes.len());
     let mut groups = Vec::with_capacity(lanes.len());
     let mut bytes = 0;
+    let mut newest = Revision::ZERO;
     for (number, mut lane) in (0..).zip(lanes) {
+        facts.has_void |= !lane.is_kept(LaneId(number), &facts.epochs);
+        newest = newest.max(lane.newest());
         runs.push(lane.kept_runs(LaneId(number), &facts.epochs)?);
         facts.control.append(&mut lane.control);
         entries.push(lane.entries);
@@ -279,6 +284,7 @@ fn assemble(
         bytes += lane.bytes;
     }
     facts.cut = crate::order::epoch::cut(ground.at, &runs);
+    facts.has_void |= newest > facts.cut;
     if let Some(last) = facts.epochs.last().filter(|last| last.cut > facts.cut) {
         return Err(RecoverError::Lost { served: last.cut, held: facts.cut });
     }
@@ -296,6 +302,12 @@ impl Past {
     #[must_use]
     pub fn cut(&self) -> Revision {
         self.facts.cut
+    }
+
+    /// Whether the logs have what no epoch keeps, the next one included.
+    #[must_use]
+    pub fn has_void(&self) -> bool {
+        self.facts.has_void
     }
 
     /// The control state as of the epoch that `record` opens.

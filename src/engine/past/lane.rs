@@ -241,6 +241,12 @@ impl LaneRead {
         })
     }
 
+    /// The highest revision in it, void or not.
+    pub(super) fn newest(&self) -> Revision {
+        let newest = self.sections.iter().filter_map(|section| section.runs.last());
+        newest.max().unwrap_or(Revision::ZERO)
+    }
+
     /// The revisions of the lane that are not void.
     pub(super) fn kept_runs(
         &mut self,

@@ -29,6 +29,33 @@ fn memory_bounds_the_log_however_large_the_image_is() {
     assert_eq!(node.build.map(|build| build.at), Some(Revision(16)));
 }
 
+/// What is void by a recorded epoch makes the next start read the logs twice, and it stays until they are
+/// recycled.
+#[test]
+fn an_image_is_made_where_something_in_the_logs_is_void() {
+    let mut node = two();
+    node.put(0, "a", "1");
+    let torn = node.log[1].len();
+    node.put(0, "x", "2");
+    node.put(0, "a", "3");
+    let mut whole = Node::start(2, 2, node.log.clone());
+    whole.tick(100);
+    assert_eq!((whole.all(0).as_str(), whole.builds), ("a=3@4 x=2@3", 0));
+
+    node.log[1].truncate(torn);
+    for _ in 0..2 {
+        node = node.restart();
+        assert_eq!((node.all(0).as_str(), node.builds), ("a=1@2", 0));
+        node.tick(100);
+        assert_eq!(node.builds, 1);
+    }
+    let build = node.build.take().expect("asked for");
+    node.turn(0, vec![Input::Built(Some(image_of(&build, |_, _| ())))]);
+    node.settle();
+    node.tick(100);
+    assert_eq!(node.builds, 1, "once is enough");
+}
+
 #[test]
 fn an_image_is_waited_for_when_the_next_one_is_due() {
     let mut node = small();
