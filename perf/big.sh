@@ -204,6 +204,8 @@ row_compaction() {
     await "$server"
     for ROUND in $(seq "$ROUNDS"); do
       load "$server" put --requests "$REVISIONS" --warmup 0s --clients 1000 --conns 10 --keys 100000 > /dev/null
+      # What these have begun, as a checkpoint, is not what is measured.
+      settled_mib "$DIR/$server-compaction" > /dev/null
       open_puts "$server" compaction-before 100000
       {
         sleep "$WARMUP"
@@ -214,6 +216,7 @@ row_compaction() {
       open_puts "$server" compaction-during 100000
       wait "$compaction"
       note compaction-took "$server" "compaction_s=$(cat "$DIR/compaction_s")"
+      open_puts "$server" compaction-after 100000
     done
     ROUND=1
     stop "$server" KILL

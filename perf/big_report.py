@@ -81,18 +81,23 @@ def disk(found):
 LATENCIES = [("p50_ms", "p50 ms"), ("p90_ms", "p90"), ("p99_ms", "p99"), ("p999_ms", "p99.9"), ("max_ms", "max")]
 
 
-def windows(found, before, during, goal, servers=("etcd", "cored")):
-    """Latencies of windows that alternate, and the ratio within each pair."""
+def windows(found, before, during, goal, servers=("etcd", "cored"), after=None):
+    """Latencies of windows that alternate, and the ratio within each round: to the window before, or to the mean of the
+    windows before and after, which a disk that gets slower meanwhile does not change."""
     rows = []
     for server in servers:
         if not found.lines.get((before, server)):
             continue
-        for row, label in ((before, "without"), (during, "with")):
+        labels = [(before, "without"), (during, "with")] + [(after, "without, after")] * (after is not None)
+        for row, label in labels:
             rows.append([f"{server}, {label}", spread(values(found, row, "ops_per_s", server)),
                          *(spread(values(found, row, name, server)) for name, _ in LATENCIES), ""])
         ratios = []
         for name, _ in LATENCIES:
             without, with_ = found.each(before, server, name), found.each(during, server, name)
+            if after is not None:
+                behind = found.each(after, server, name)
+                without = {r: (without[r] + behind[r]) / 2 for r in without.keys() & behind.keys()}
             ratios.append([with_[r] / without[r] for r in without.keys() & with_.keys() if without[r]])
         p99 = statistics.median(ratios[2]) if ratios[2] else None
         met = "" if server == "etcd" or p99 is None else verdict(p99 <= goal)
@@ -120,9 +125,9 @@ def compaction(found):
             for server in ("etcd", "cored") if found.lines.get(("compaction-took", server))]
     yield from [
         "## Puts while history is compacted", "",
-        f"Each window begins with the compaction of what was written since the last one. It took: {', '.join(took)}. "
+        f"Each window with one begins with the compaction of what was written since the last one. It took: {', '.join(took)}. "
         "Open loop, latency since due.", ""]
-    yield from windows(found, "compaction-before", "compaction-during", COMPACTION_RATIO)
+    yield from windows(found, "compaction-before", "compaction-during", COMPACTION_RATIO, after="compaction-after")
 
 
 def memory(found):
