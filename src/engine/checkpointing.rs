@@ -149,7 +149,7 @@ pub(super) struct Checkpointing {
     epoch: EpochRecord,
     /// Bytes in the logs above the newest image, as the cores report them.
     log_bytes: u64,
-    /// One is wanted whatever the logs have: something in them is void, and a start that finds it so by a
+    /// One is wanted before it is due: something in the logs is void, and a start that finds it so by a
     /// recorded epoch has to read them twice.
     wanted: bool,
     /// Whether the cores were told to let nothing grow.
@@ -292,6 +292,9 @@ impl Engine {
         let watermark = self.order.watermark();
         let compacted = self.control.compacted;
         let in_use = u64::try_from(self.order.usage().bytes_in_use()).unwrap_or(0);
+        // Who has to make room or find damage first is not to be kept from it.
+        let alarmed = self.control.alarms.is_raised(pb::AlarmType::Nospace)
+            || self.control.alarms.is_raised(pb::AlarmType::Corrupt);
         let checkpoint = self.checkpoint();
         checkpoint.ended = checkpoint.ended.split_off(&watermark.next());
         // A large image is not written anew for every little log, but what the log has is in memory too.
@@ -303,7 +306,9 @@ impl Engine {
                 let kept = checkpoint.base.as_ref().map_or(0, |base| base.logical_bytes());
                 let more = compacted > checkpoint.compacted;
                 let garbage = kept >= GARBAGE_MIN_BYTES && more && in_use < kept / 2;
-                if due || garbage || checkpoint.wanted {
+                // To read a log twice costs less than to write a large image.
+                let cheap = image + checkpoint.log_bytes <= STOP_MAX_BYTES;
+                if due || garbage || checkpoint.wanted && cheap && !alarmed {
                     self.begin_checkpoint(fx);
                 }
             }

@@ -16,13 +16,14 @@ const STAYS: u32 = u32::MAX;
 
 impl Store {
     /// Moves every key to the store whose number stands behind its range in `owners`; the ranges are all keys,
-    /// in order. Of a key that several have, the owner gets all versions. Whether any key moved.
+    /// in order. Of a key that several have, the owner gets all versions. Which
+    /// stores got any.
     ///
     /// O(log n) a key that moves, and O(n) in the versions of a store that gives any.
     ///
     /// # Panics
     /// If a store has a layer that is closed or collected: what it has is more than versions then.
-    pub fn deal(stores: &mut [&mut Store], owners: &[(KeyRange, u16)]) -> bool {
+    pub fn deal(stores: &mut [&mut Store], owners: &[(KeyRange, u16)]) -> Vec<bool> {
         for store in &*stores {
             assert!(store.frozen.is_none() && store.collected() == Revision::ZERO, "in use");
         }
@@ -50,7 +51,7 @@ impl Store {
                 number == STAYS
             });
         }
-        let moved = came.iter().any(|came| !came.is_empty());
+        let got = came.iter().map(|came| !came.is_empty()).collect();
         for (store, came) in stores.iter_mut().zip(came) {
             let highest = came.iter().map(|(position, _)| position.0).max();
             store.highest = store.highest.max(highest.unwrap_or(Revision::ZERO));
@@ -60,6 +61,6 @@ impl Store {
                 store.active = Layer::new();
             }
         }
-        moved
+        got
     }
 }

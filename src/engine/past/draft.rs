@@ -97,10 +97,9 @@ impl Draft {
         let owners = map.pieces(&KeyRange::all()).into_iter();
         let owners: Vec<_> = owners.map(|(range, lane)| (range, lane.0)).collect();
         let mut stores: Vec<_> = drafts.iter_mut().map(|draft| &mut draft.store).collect();
-        if Store::deal(&mut stores, &owners) {
-            let binds = drafts.iter().any(|draft| draft.binds);
-            drafts.iter_mut().for_each(|draft| draft.binds = binds);
-        }
+        let got = Store::deal(&mut stores, &owners);
+        let binds = drafts.iter().any(|draft| draft.binds);
+        drafts.iter_mut().zip(got).for_each(|(draft, got)| draft.binds |= got && binds);
     }
 
     /// Whether [`Draft::settle`] knew this map.

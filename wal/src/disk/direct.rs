@@ -339,6 +339,14 @@ impl DirectDisk {
         }
     }
 
+    /// Waits until the names that were found are durable.
+    fn sync_names(&mut self) -> io::Result<()> {
+        let Some(sync) = self.names_sync.take() else { return Ok(()) };
+        let ended = sync.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")));
+        let name = self.directory.name();
+        ended.map_err(|error| io::Error::new(error.kind(), format!("sync {name}: {error}")))
+    }
+
     /// Opens a file of an earlier process, when no request of that process can touch it any more.
     fn adopt(&self, name: &str) -> io::Result<SegmentHandle> {
         let file = self.directory.open_direct(name, false)?;
@@ -381,6 +389,10 @@ impl Disk for DirectDisk {
         // system, for which reading need not wait.
         let directory = Arc::clone(&self.directory);
         self.names_sync = Some(std::thread::Builder::new().spawn(move || directory.sync())?);
+        if self.files.is_empty() {
+            // Nothing is there to be read or to be synced.
+            self.sync_names()?;
+        }
         let files = self.files.iter();
         Ok(files.map(|(&segment, handle)| SegmentFile { segment, bytes: handle.bytes }).collect())
     }
@@ -414,9 +426,7 @@ impl Disk for DirectDisk {
     }
 
     fn sync(&mut self, segment: u64) -> io::Result<()> {
-        if let Some(sync) = self.names_sync.take() {
-            sync.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))?;
-        }
+        self.sync_names()?;
         let fd = self.fd(segment)?.0;
         // SAFETY: the call takes no memory.
         match unsafe { libc::fdatasync(fd) } {
