@@ -37,7 +37,7 @@ const STOP_MIN_BYTES: u64 = 1 << 20;
 
 /// But not when image and log together have more than this: to write it would take longer than who stops a
 /// node likes to wait, and than the start would take to read the log.
-const STOP_MAX_BYTES: u64 = 1 << 30;
+const QUICK_MAX_BYTES: u64 = 1 << 30;
 
 /// And not for longer than this: what is not finished then is given up, and the log has everything.
 pub const STOP_MS: u64 = 5_000;
@@ -193,6 +193,16 @@ impl Checkpointing {
         resting && self.stopping == cores
     }
 
+    /// Bytes of the newest image.
+    fn image_bytes(&self) -> u64 {
+        self.base.as_ref().map_or(0, |base| base.file_bytes())
+    }
+
+    /// Whether the next image is made quickly.
+    fn is_quick(&self) -> bool {
+        self.image_bytes() + self.log_bytes <= QUICK_MAX_BYTES
+    }
+
     /// The revision that it waits for, if it waits for one.
     fn reach(&self) -> Option<Revision> {
         match &self.stage {
@@ -298,7 +308,7 @@ impl Engine {
         let checkpoint = self.checkpoint();
         checkpoint.ended = checkpoint.ended.split_off(&watermark.next());
         // A large image is not written anew for every little log, but what the log has is in memory too.
-        let image = checkpoint.base.as_ref().map_or(0, |base| base.file_bytes());
+        let image = checkpoint.image_bytes();
         let due = checkpoint.log_bytes >= least.max(image / 2).min(most);
         match &mut checkpoint.stage {
             Stage::Resting => {
@@ -307,8 +317,8 @@ impl Engine {
                 let more = compacted > checkpoint.compacted;
                 let garbage = kept >= GARBAGE_MIN_BYTES && more && in_use < kept / 2;
                 // To read a log twice costs less than to write a large image.
-                let cheap = image + checkpoint.log_bytes <= STOP_MAX_BYTES;
-                if due || garbage || checkpoint.wanted && cheap && !alarmed {
+                let wanted = checkpoint.wanted && checkpoint.is_quick() && !alarmed;
+                if due || garbage || wanted {
                     self.begin_checkpoint(fx);
                 }
             }
@@ -329,13 +339,11 @@ impl Engine {
     fn stop_checkpoints(&mut self, fx: &mut Effects) {
         let stop_ms = self.now_ms + STOP_MS;
         let checkpoint = self.checkpoint();
-        let log = checkpoint.log_bytes;
-        let image = checkpoint.base.as_ref().map_or(0, |base| base.file_bytes());
-        if image + log > STOP_MAX_BYTES {
+        if !checkpoint.is_quick() {
             return;
         }
         checkpoint.stop_ms = Some(stop_ms);
-        if matches!(checkpoint.stage, Stage::Resting) && log >= STOP_MIN_BYTES {
+        if matches!(checkpoint.stage, Stage::Resting) && checkpoint.log_bytes >= STOP_MIN_BYTES {
             self.begin_checkpoint(fx);
         }
     }
