@@ -26,7 +26,7 @@ use crate::lane::Cut;
 use crate::lane::redo::{self, Control, Malformed, Reader, Record, Seen};
 use crate::mvcc::base::{Base, BlockRef};
 use crate::mvcc::build::{self, Sink};
-use crate::mvcc::{HashWalk, Layer};
+use crate::mvcc::{HashWalk, Layer, Replaced};
 use crate::order::EpochRecord;
 
 /// Milliseconds after which an image that could not be built is tried again.
@@ -175,7 +175,7 @@ enum Stage {
     /// Somebody builds it; when that failed, it is tried again at `retry_at_ms`.
     Building { build: Build, retry_at_ms: Option<u64> },
     /// Told every core to go over to the image.
-    Swapping { missing: u16, dropped: Vec<Arc<Layer>> },
+    Swapping { missing: u16, dropped: Vec<Replaced> },
 }
 
 impl Checkpointing {
@@ -527,7 +527,7 @@ impl Engine {
     ) {
         let mut dropped = Vec::new();
         for seat in &mut self.seats {
-            dropped.extend(seat.shard.swap(Arc::clone(base)));
+            dropped.push(seat.shard.swap(Arc::clone(base)));
         }
         self.digests.values_mut().flatten().for_each(HashWalk::base_changed);
         fx.recycle = Some(cuts);
@@ -535,13 +535,13 @@ impl Engine {
     }
 
     /// A core has gone over; the last one ends the checkpoint.
-    pub(super) fn swapped(&mut self, mut layers: Vec<Arc<Layer>>, fx: &mut Effects) {
+    pub(super) fn swapped(&mut self, mut replaced: Vec<Replaced>, fx: &mut Effects) {
         let revision = self.order.watermark();
         let checkpoint = self.checkpoint();
         let Stage::Swapping { missing, dropped } = &mut checkpoint.stage else {
             unreachable!("swapping was asked for")
         };
-        dropped.append(&mut layers);
+        dropped.append(&mut replaced);
         *missing -= 1;
         if *missing > 0 {
             return;

@@ -10,8 +10,8 @@ use cored_proto::etcdserverpb as pb;
 use crate::keys::{CoreId, KeyRange, LaneId, LeaseId, Revision};
 use crate::lane::Cut;
 use crate::lane::redo::{Control, Write};
-use crate::mvcc::Layer;
 use crate::mvcc::base::Base;
+use crate::mvcc::{Layer, Replaced};
 use crate::order::EpochRecord;
 use crate::route::balance::LaneLoad;
 use crate::route::latch::Turn;
@@ -394,7 +394,7 @@ pub enum Message {
     /// The sender has gone over.
     Swapped {
         /// What it needs no more.
-        dropped: Vec<Arc<Layer>>,
+        dropped: Vec<Replaced>,
     },
 }
 

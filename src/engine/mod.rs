@@ -56,7 +56,7 @@ use crate::lane::redo::Auth;
 use crate::lane::{Cut, Output, Stored};
 use crate::lease;
 use crate::mvcc::base::Base;
-use crate::mvcc::{HashWalk, Layer};
+use crate::mvcc::{HashWalk, Replaced};
 use crate::order::Order;
 use crate::route::{ClaimId, RangeMap};
 use crate::shard::{Context, Outgoing};
@@ -165,7 +165,7 @@ pub struct Effects {
     /// This core's log needs no entry up to these cuts any more.
     pub recycle: Option<Arc<[Cut]>>,
     /// Large things that nobody needs any more, to be let go where it holds nobody up.
-    pub dropped: Vec<Arc<Layer>>,
+    pub dropped: Vec<Replaced>,
 }
 
 /// One core's state.

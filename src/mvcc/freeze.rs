@@ -15,6 +15,16 @@ use super::base::{Base, Corrupt};
 use super::layer::Layer;
 use crate::keys::{KeyRange, LeaseId, Revision};
 
+/// What a checkpoint replaced. Whoever drops the last of it gives much memory back, which takes time: a large
+/// image alone some 30 µs a MiB.
+#[derive(Debug)]
+pub struct Replaced {
+    /// The layer that was frozen.
+    pub layer: Arc<Layer>,
+    /// The image beneath it.
+    pub base: Option<Arc<Base>>,
+}
+
 /// What was the active layer, while a checkpoint is built from it.
 pub(super) struct Frozen {
     pub(super) layer: Arc<Layer>,
@@ -53,17 +63,16 @@ impl Store {
         self.frozen.as_ref().map(|frozen| &frozen.layer)
     }
 
-    /// Puts the checkpoint that was built from the frozen layer and the old base in their place, and
-    /// returns the layer: whoever drops it gives much memory back, which takes time.
+    /// Puts the checkpoint that was built from the frozen layer and the old base in their place, and returns
+    /// these.
     ///
     /// # Panics
-    /// If the checkpoint is not one of the revision at which the layer was frozen.
-    pub fn swap(&mut self, base: Arc<Base>) -> Option<Arc<Layer>> {
-        let frozen = self.frozen.take();
-        let at = frozen.as_ref().map(|frozen| frozen.at);
-        assert_eq!(at, Some(base.at()), "the checkpoint holds what was frozen");
-        self.base.set(base, self.collected.upto());
-        frozen.map(|frozen| frozen.layer)
+    /// If the checkpoint is not one of the revision at which a layer was frozen.
+    pub fn swap(&mut self, base: Arc<Base>) -> Replaced {
+        let Frozen { layer, at } = self.frozen.take().expect("a layer was frozen");
+        assert_eq!(at, base.at(), "the checkpoint holds what was frozen");
+        let before = self.base.set(base, self.collected.upto());
+        Replaced { layer, base: before }
     }
 
     /// Begins with a checkpoint, before anything else is told.

@@ -38,6 +38,7 @@ mod tests;
 mod thin;
 mod version;
 
+pub use freeze::Replaced;
 pub use hash::{Digest, HashWalk, REVISION_KEY_BYTES, TOMBSTONE, push_record, revision_key};
 pub use layer::Layer;
 pub use piece::Piece;

@@ -39,9 +39,11 @@ impl Default for OwnedBase {
 }
 
 impl OwnedBase {
-    pub(super) fn set(&mut self, base: Arc<Base>, collected: Revision) {
-        self.base = Some(base);
+    /// Returns the base before.
+    pub(super) fn set(&mut self, base: Arc<Base>, collected: Revision) -> Option<Arc<Base>> {
+        let before = self.base.replace(base);
         self.measure(collected);
+        before
     }
 
     pub(super) fn own(&mut self, ranges: Vec<KeyRange>, collected: Revision) {

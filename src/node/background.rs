@@ -13,7 +13,7 @@ use super::backups::Newest;
 use super::checkpoints::{Checkpoints, Hurry};
 use super::room::Room;
 use crate::engine::Build;
-use crate::mvcc::Layer;
+use crate::mvcc::Replaced;
 use crate::mvcc::base::Base;
 
 /// Added to the process's niceness: the cores come first, but on a machine that is busy with them alone
@@ -32,7 +32,7 @@ pub(super) enum Job {
     /// Make the next checkpoint.
     Build(Box<Build>),
     /// Let these go.
-    Drop(Vec<Arc<Layer>>),
+    Drop(Vec<Replaced>),
 }
 
 /// What came of a [`Job::Build`].
@@ -93,8 +93,8 @@ impl Background {
                         let _ = queue.push(built);
                         ring();
                     }
-                    Job::Drop(layers) => {
-                        drop(layers);
+                    Job::Drop(replaced) => {
+                        drop(replaced);
                         // Every core has gone over, so what only the image before named can go.
                         checkpoints.tidy_up();
                     }

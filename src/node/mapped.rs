@@ -13,7 +13,7 @@ use std::sync::Once;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicPtr, AtomicUsize};
 
-use memmap2::Advice;
+use memmap2::{Advice, UncheckedAdvice};
 
 use crate::mvcc::base::Image;
 
@@ -22,6 +22,9 @@ const DISK_FAILED: i32 = 20;
 
 /// Files that can be named when one can not be read; there are seldom more. Others only lack the name.
 const NAMED_MAX: usize = 128;
+
+/// Bytes that are unmapped at once; that takes some 0.1 ms.
+const UNMAP_BYTES: usize = 4 << 20;
 
 /// What is mapped where. A signal handler reads it: no lock, no allocation.
 static NAMED: [Named; NAMED_MAX] = [const { Named::new() }; NAMED_MAX];
@@ -43,6 +46,23 @@ const BEING_FILLED: usize = 1;
 pub(super) struct MappedFile {
     map: memmap2::Mmap,
     _named: Option<Entry>,
+}
+
+impl Drop for MappedFile {
+    /// The address space of the process is locked while a map goes, and the one that holds the lock may have to
+    /// wait for the processor: the pages go before, little by little.
+    fn drop(&mut self) {
+        for start in (0..self.map.len()).step_by(UNMAP_BYTES) {
+            let len = UNMAP_BYTES.min(self.map.len() - start);
+            // SAFETY: pages of a file are read again if somebody touches them, and nobody does any more.
+            let advised =
+                unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, len) };
+            if advised.is_err() {
+                // Then all of them go at once.
+                return;
+            }
+        }
+    }
 }
 
 /// A place in [`NAMED`] and what it points to.

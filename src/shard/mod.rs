@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::keys::{KeyRange, LaneId, LeaseId, Revision};
 use crate::lease;
 use crate::mvcc::base::{Base, Corrupt};
-use crate::mvcc::{Layer, Piece, Store};
+use crate::mvcc::{Piece, Replaced, Store};
 use crate::route::balance::Sampler;
 use crate::watch::{Registry, WatcherPiece};
 
@@ -197,7 +197,7 @@ impl Shard {
     }
 
     /// Puts a checkpoint in the place of what it was built from; see [`Store::swap`].
-    pub fn swap(&mut self, base: Arc<Base>) -> Option<Arc<Layer>> {
+    pub fn swap(&mut self, base: Arc<Base>) -> Replaced {
         self.store.swap(base)
     }
 }

@@ -100,7 +100,7 @@ fn based_at_5() -> Store {
     let mut store = frozen_at_5();
     let frozen = store.frozen().expect("frozen").clone();
     let base = Images::default().build(Revision(5), &[&*frozen], Revision::ZERO);
-    assert!(Arc::ptr_eq(&store.swap(base).expect("frozen"), &frozen));
+    assert!(Arc::ptr_eq(&store.swap(base).layer, &frozen));
     assert!(store.frozen().is_none());
     store
 }
@@ -171,6 +171,20 @@ fn of_the_base_a_store_shows_what_it_owns() {
     store.own(Vec::new());
     assert_eq!(scan(&store, &KeyRange::all(), None), "");
     assert_eq!(store.bytes_in_use(), 0);
+}
+
+#[test]
+fn what_a_checkpoint_replaces_is_handed_over() {
+    let mut store = based_at_5();
+    let before = Arc::downgrade(store.base().expect("based"));
+    store.freeze(Revision(5));
+    let frozen = store.frozen().expect("frozen").clone();
+    let base = Images::default().build(Revision(5), &[&*frozen], Revision::ZERO);
+    let replaced = store.swap(base);
+    assert!(Arc::ptr_eq(&replaced.layer, &frozen));
+    assert_eq!(before.strong_count(), 1, "whoever drops it is the last");
+    drop(replaced);
+    assert_eq!(before.strong_count(), 0);
 }
 
 #[test]

@@ -228,7 +228,7 @@ impl World {
         };
         let compacted = self.model.compacted.min(self.floor);
         let base = self.images.build(self.floor, &[&*frozen], compacted);
-        let layer = self.store.swap(base).expect("it was frozen");
+        let layer = self.store.swap(base).layer;
         assert!(Arc::ptr_eq(&layer, &frozen));
         self.checkpoints += 1;
     }
