@@ -12,7 +12,7 @@ use std::path::Path;
 use super::Pace;
 
 /// Bytes that are freed at once.
-const STEP_BYTES: u64 = 8 << 20;
+const STEP_BYTES: u64 = 1 << 20;
 
 /// Removes a file, which nobody may have mapped.
 pub(super) fn remove(path: &Path, pace: &mut Pace) -> io::Result<()> {
