@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use glommio::io::BufferedFile;
 
 use super::checkpoints::{Found, block_file};
+use super::files;
 use crate::api::backup::{Backup, Later, Source};
 use crate::checkpoint::{ALIGN_BYTES, Snapshot};
 use crate::mvcc::base::{Base, BlockRef};
@@ -50,7 +51,9 @@ impl Backups {
         for row in &found.manifest.blocks {
             if let Entry::Vacant(place) = files.entry(row.file) {
                 let file = BufferedFile::open(block_file(&self.path, row.file)).await;
-                place.insert(file.map_err(|error| system(&error))?);
+                let file = file.map_err(|error| system(&error))?;
+                files::without_readahead(&file);
+                place.insert(file);
             }
         }
         let snapshot = Snapshot::of(&found.manifest);

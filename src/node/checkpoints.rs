@@ -13,7 +13,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -304,10 +303,7 @@ impl Checkpoints {
         rows: impl Iterator<Item = &'a BlockRef>,
     ) -> Result<(), BuildError> {
         let file = File::open(path).map_err(at(path))?;
-        // Block by block: what the kernel would read ahead, 8 MiB and more on some machines, the log would have
-        // to wait for.
-        // SAFETY: the call takes no memory. That it fails would only cost time.
-        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
+        files::without_readahead(&file);
         let mut pace = self.pace();
         for row in rows {
             compare(&file, path, row)?;

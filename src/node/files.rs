@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -37,6 +38,13 @@ pub(super) fn replace(path: &Path, new: &Path, content: &[u8]) -> io::Result<()>
 pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     let here = Path::new(".");
     File::open(if path.as_os_str().is_empty() { here } else { path })?.sync_all()
+}
+
+/// What is read of this file is read as it is asked for, with no readahead of the kernel's: that takes 8 MiB at
+/// once on some machines, and the log would have to wait for it.
+pub(super) fn without_readahead(file: &impl AsRawFd) {
+    // SAFETY: the call takes no memory. That it fails would only cost time.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
 }
 
 #[cfg(test)]
