@@ -125,7 +125,7 @@ def compaction(found):
             for server in ("etcd", "cored") if found.lines.get(("compaction-took", server))]
     yield from [
         "## Puts while history is compacted", "",
-        f"Each window with one begins with the compaction of what was written since the last one. It took: {', '.join(took)}. "
+        f"Each window with one begins with the compaction of what was written since the last one and before the window. It took: {', '.join(took)}. "
         "Open loop, latency since due.", ""]
     yield from windows(found, "compaction-before", "compaction-during", COMPACTION_RATIO, after="compaction-after")
 

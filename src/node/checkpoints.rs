@@ -296,7 +296,7 @@ impl Checkpoints {
 
     /// Reads what was just written and compares it. Through the page cache, which has nothing yet of a file that
     /// was written past it: the disk is what is read, and who goes over to the image finds its new blocks in
-    /// memory, as those were that they replace.
+    /// memory, as most of those were that they replace.
     fn read_back<'a>(
         &self,
         path: &Path,

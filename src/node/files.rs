@@ -40,7 +40,7 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(if path.as_os_str().is_empty() { here } else { path })?.sync_all()
 }
 
-/// What is read of this file is read as it is asked for, with no readahead of the kernel's: that takes 8 MiB at
+/// What is read of this file is read as it is asked for, with no readahead of the kernel's: that reads 8 MiB at
 /// once on some machines, and the log would have to wait for it.
 pub(super) fn without_readahead(file: &impl AsRawFd) {
     // SAFETY: the call takes no memory. That it fails would only cost time.

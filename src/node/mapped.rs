@@ -23,7 +23,7 @@ const DISK_FAILED: i32 = 20;
 /// Files that can be named when one can not be read; there are seldom more. Others only lack the name.
 const NAMED_MAX: usize = 128;
 
-/// Bytes that are unmapped at once; that takes some 0.1 ms.
+/// Bytes whose pages go at once when a map does; that takes some 0.1 ms.
 const UNMAP_BYTES: usize = 4 << 20;
 
 /// What is mapped where. A signal handler reads it: no lock, no allocation.
@@ -44,8 +44,9 @@ const BEING_FILLED: usize = 1;
 
 /// A file whose content is read where it is mapped.
 pub(super) struct MappedFile {
-    map: memmap2::Mmap,
+    // Goes first: whatever is mapped at the same place next has another name.
     _named: Option<Entry>,
+    map: memmap2::Mmap,
 }
 
 impl Drop for MappedFile {

@@ -458,3 +458,15 @@ fn reading_the_disk_through_finds_what_rotted() {
     assert!(newest(&checkpoints).base.fault().is_some());
     assert_eq!(newest(&checkpoints).base.bad_reads(), 1);
 }
+
+#[test]
+fn what_reads_back_differently_is_refused() {
+    let (disk, checkpoints) = Disk::with(3_000);
+    let blocks = newest(&checkpoints).manifest.blocks.clone();
+    let path = disk.file(BLOCKS_1);
+    checkpoints.read_back(&path, blocks.iter()).expect("as it was written");
+    let last = blocks.last().expect("some");
+    disk.change(BLOCKS_1, |bytes| bytes[last.offset as usize] ^= 1);
+    let error = checkpoints.read_back(&path, blocks.iter()).expect_err("a bit has flipped");
+    assert!(matches!(error, BuildError::ReadBack { offset, .. } if offset == last.offset));
+}
