@@ -215,6 +215,14 @@ impl Door {
         }
     }
 
+    /// Whether nobody waits for anything here.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.slots.borrow().is_empty()
+            && self.streams.borrow().is_empty()
+            && self.inbox.borrow().is_empty()
+    }
+
     /// Requests without an answer so far.
     #[must_use]
     pub fn in_flight(&self) -> usize {

@@ -1,6 +1,7 @@
 //! One connection: looks at its first bytes to tell HTTP/2 from HTTP/1.1, drives hyper, sends once
 //! a turn what hyper has written, and ends it well when the member stops. It knows no request.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::TcpStream;
@@ -52,13 +53,34 @@ impl<C> Owner for Front<C> {
     }
 }
 
-/// Runs hyper's tasks, one for each HTTP/2 stream.
-#[derive(Clone, Copy, Debug)]
-struct Tasks;
+/// Runs hyper's tasks, one for each HTTP/2 stream, and counts them.
+#[derive(Clone, Debug)]
+struct Tasks(Rc<Cell<usize>>);
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Tasks {
     fn execute(&self, future: F) {
-        spawn(future).detach();
+        let counted = Counted::new(&self.0);
+        spawn(async move {
+            future.await;
+            drop(counted);
+        })
+        .detach();
+    }
+}
+
+/// Counts until it is dropped.
+struct Counted(Rc<Cell<usize>>);
+
+impl Counted {
+    fn new(count: &Rc<Cell<usize>>) -> Counted {
+        count.update(|count| count + 1);
+        Counted(Rc::clone(count))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.update(|count| count - 1);
     }
 }
 
@@ -77,11 +99,11 @@ pub(super) async fn serve<C: Calls>(front: Rc<Front<C>>, stream: TcpStream) {
     let served = if version2 {
         let connection = http2_settings(&front).serve_connection(socket.clone(), service);
         let goodbye = http2::Connection::graceful_shutdown;
-        drive(pin!(connection), goodbye, &socket, &mut ticket).await
+        drive(&front, pin!(connection), goodbye, &socket, &mut ticket).await
     } else {
         let connection = http1_settings(&front).serve_connection(socket.clone(), service);
         let goodbye = http1::Connection::graceful_shutdown;
-        drive(pin!(connection), goodbye, &socket, &mut ticket).await
+        drive(&front, pin!(connection), goodbye, &socket, &mut ticket).await
     };
     if let Err(error) = served {
         tracing::debug!(%error, "a connection ended early");
@@ -96,7 +118,7 @@ pub(super) async fn serve<C: Calls>(front: Rc<Front<C>>, stream: TcpStream) {
 
 fn http2_settings<C>(front: &Front<C>) -> http2::Builder<Tasks> {
     let limits = &front.config.limits;
-    let mut settings = http2::Builder::new(Tasks);
+    let mut settings = http2::Builder::new(Tasks(Rc::clone(&front.streams)));
     settings
         .timer(front.clock.clone())
         .auto_date_header(false)
@@ -147,15 +169,15 @@ async fn first_bytes<O: Owner>(
 }
 
 /// Polls hyper's side of a connection to its end, and sends after each poll what it has written.
-async fn drive<F, O>(
+async fn drive<F, C>(
+    front: &Front<C>,
     mut connection: Pin<&mut F>,
     goodbye: impl Fn(Pin<&mut F>),
-    socket: &Socket<O>,
+    socket: &Socket<Front<C>>,
     ticket: &mut Ticket,
 ) -> Result<(), Ended>
 where
     F: Future<Output = hyper::Result<()>>,
-    O: Owner,
 {
     let mut told = false;
     poll_fn(|cx: &mut Context<'_>| {
@@ -168,10 +190,20 @@ where
             }
             Stage::Cut => return Poll::Ready(Err(Ended::Cut)),
         }
-        let polled = connection.as_mut().poll(cx).map_err(Ended::Protocol);
-        match socket.poll_send(cx) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(Ended::Socket(error))),
-            _ => polled,
+        loop {
+            let polled = connection.as_mut().poll(cx).map_err(Ended::Protocol);
+            let answers = socket.has_output();
+            let sent = match socket.poll_send(cx) {
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Ended::Socket(error))),
+                sent => sent.is_ready(),
+            };
+            // A client that waited for this often sends its next request in a moment. Streams whose tasks
+            // run have something to say or to ask first.
+            let lone = front.incoming.is_single() && front.streams.get() == 0;
+            let waits = polled.is_pending() && answers && sent && lone;
+            if !waits || !socket.linger(&front.config.linger) {
+                return polled;
+            }
         }
     })
     .await

@@ -1,7 +1,8 @@
-//! Takes connections from the listening sockets and deals them out to the cores in turn. One thread
-//! for each socket waits in `accept`, and nothing else: with few connections the kernel's own
-//! spreading (SO_REUSEPORT) hashes several of them onto one core and leaves another idle, while
-//! dealing in turn is even from the second connection on. It knows no protocol.
+//! Takes connections from the listening sockets and gives each to the core with the fewest, the first of several.
+//! One thread for each socket waits in `accept`, and nothing else: with few connections the kernel's own
+//! spreading (SO_REUSEPORT) hashes several of them onto one core and leaves another idle, while this is
+//! even from the second connection on, and clients that come one after the other all meet the first core, which
+//! has lane 0 and is warm. It knows no protocol.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -53,7 +54,6 @@ pub struct Acceptor {
 struct Shared {
     connections_max: usize,
     stopping: AtomicBool,
-    turn: AtomicUsize,
     cores: Vec<Arc<Handoff>>,
     open: Arc<Open>,
 }
@@ -68,18 +68,24 @@ struct Open {
 #[derive(Debug, Default)]
 struct Handoff {
     queue: Mutex<VecDeque<(TcpStream, Admission)>>,
+    /// Connections of this core that are open, those in the queue too.
+    open: AtomicUsize,
     waker: AtomicWaker,
     ended: AtomicBool,
 }
 
 /// A connection counts as open until this is dropped.
 #[derive(Debug)]
-pub struct Admission(Arc<Open>);
+pub struct Admission {
+    all: Arc<Open>,
+    core: Arc<Handoff>,
+}
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        *self.0.count.lock().expect("never poisoned") -= 1;
-        self.0.closed.notify_one();
+        self.core.open.fetch_sub(1, Ordering::Relaxed);
+        *self.all.count.lock().expect("never poisoned") -= 1;
+        self.all.closed.notify_one();
     }
 }
 
@@ -97,7 +103,6 @@ impl Acceptor {
         let shared = Arc::new(Shared {
             connections_max,
             stopping: AtomicBool::new(false),
-            turn: AtomicUsize::new(0),
             cores: (0..cores).map(|_| Arc::default()).collect(),
             open: Arc::default(),
         });
@@ -157,7 +162,7 @@ impl Shared {
         }
     }
 
-    /// Hands a connection to the core whose turn it is, or closes it when there are too many.
+    /// Hands a connection to the core with the fewest, or closes it when there are too many.
     fn admit(&self, stream: TcpStream) {
         {
             let mut open = self.open.count.lock().expect("never poisoned");
@@ -166,13 +171,14 @@ impl Shared {
             }
             *open += 1;
         }
-        let admission = Admission(Arc::clone(&self.open));
+        let fewest = self.cores.iter().min_by_key(|core| core.open.load(Ordering::Relaxed));
+        let core = fewest.expect("there is a core");
+        core.open.fetch_add(1, Ordering::Relaxed);
+        let admission = Admission { all: Arc::clone(&self.open), core: Arc::clone(core) };
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%error, "a connection was gone before it was served");
             return;
         }
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let core = &self.cores[turn % self.cores.len()];
         core.queue.lock().expect("never poisoned").push_back((stream, admission));
         core.waker.wake();
     }
@@ -211,6 +217,11 @@ fn set(stream: &TcpStream, level: i32, name: i32, value: libc::c_int) -> io::Res
 pub struct Incoming(Arc<Handoff>);
 
 impl Incoming {
+    /// Whether this core has no connection but one.
+    pub(super) fn is_single(&self) -> bool {
+        self.0.open.load(Ordering::Relaxed) == 1
+    }
+
     /// The next connection; `None` once the acceptor has stopped.
     pub async fn next(&self) -> Option<(TcpStream, Admission)> {
         poll_fn(|cx| {

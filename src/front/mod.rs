@@ -3,7 +3,7 @@
 //! implements [`Calls`] and knows no service, no key and no revision.
 //!
 //! ```text
-//! listen      one thread accepts and deals connections out to the cores in turn
+//! listen      one thread accepts and gives connections to the cores
 //! connection  looks at the first bytes, drives hyper, writes once a turn
 //! route       gRPC, gateway, page or refusal?
 //! grpc        frames in and out            json   the same messages as JSON
@@ -28,8 +28,10 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -124,6 +126,9 @@ pub struct Config {
     pub told: Rc<dyn Fn(Told)>,
     /// Whether calls are timed.
     pub times: bool,
+    /// Waits in place until this socket has something to read, and says whether it has; asked when the only
+    /// client of a core has been answered. It may say no at once, and should not wait for long.
+    pub linger: Box<dyn Fn(RawFd) -> bool>,
 }
 
 /// Who answers calls: the API of a core; in this room's tests something simpler.
@@ -194,6 +199,9 @@ struct Front<C> {
     /// JSON path below `/v3/` to index into [`METHODS`].
     routes: HashMap<&'static str, usize>,
     partial: budget::Budget,
+    incoming: Incoming,
+    /// HTTP/2 streams whose task has not ended.
+    streams: Rc<Cell<usize>>,
 }
 
 impl<C> Front<C> {
@@ -218,10 +226,12 @@ pub async fn serve<C: Calls>(config: Config, incoming: Incoming, calls: Rc<C>) {
         stop: stop::Stop::default(),
         routes: json::table(),
         partial,
+        incoming,
+        streams: Rc::default(),
     });
     let ticking = front.clock.clone();
     let ticker = spawn(async move { ticking.run().await });
-    while let Some((stream, admission)) = incoming.next().await {
+    while let Some((stream, admission)) = front.incoming.next().await {
         let front = Rc::clone(&front);
         spawn(async move {
             connection::serve(front, stream).await;

@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::TcpStream as StdStream;
-use std::os::fd::{FromRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -77,6 +77,8 @@ struct State {
     /// Gathered output, and how much of it has been sent.
     out: Vec<u8>,
     sent: usize,
+    /// Something can be read, though the executor has not noticed yet.
+    readable: bool,
     closed: bool,
 }
 
@@ -91,7 +93,14 @@ impl<O: Owner> Socket<O> {
     pub(super) fn new(owner: Rc<O>, stream: StdStream) -> Socket<O> {
         // SAFETY: the descriptor is a connected socket that nobody else owns any more.
         let stream = unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) };
-        let state = State { stream, unread: Bytes::new(), out: Vec::new(), sent: 0, closed: false };
+        let state = State {
+            stream,
+            unread: Bytes::new(),
+            out: Vec::new(),
+            sent: 0,
+            readable: false,
+            closed: false,
+        };
         Socket { owner, state: Rc::new(RefCell::new(state)) }
     }
 
@@ -116,6 +125,18 @@ impl<O: Owner> Socket<O> {
     pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.state.borrow_mut().poll_send(cx, &*self.owner)
     }
+
+    /// Whether something is gathered.
+    pub(super) fn has_output(&self) -> bool {
+        self.state.borrow().gathered() > 0
+    }
+
+    /// Looks with `wait` whether the peer has sent something; if so, the next read does not ask the executor.
+    pub(super) fn linger(&self, wait: impl FnOnce(RawFd) -> bool) -> bool {
+        let mut state = self.state.borrow_mut();
+        state.readable = wait(state.stream.as_raw_fd());
+        state.readable
+    }
 }
 
 impl State {
@@ -131,6 +152,18 @@ impl State {
             owner.buffers().give(std::mem::take(&mut self.out));
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Reads what [`Socket::linger`] has seen, past the executor: as long as it waits for this socket it does
+    /// not look itself. Whatever is odd about it the executor will meet as well.
+    fn read_at_once(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        if !std::mem::take(&mut self.readable) {
+            return None;
+        }
+        let (fd, into) = (self.stream.as_raw_fd(), buffer.as_mut_ptr().cast());
+        // SAFETY: the kernel writes into the buffer alone, and no more than its length.
+        let count = unsafe { libc::recv(fd, into, buffer.len(), libc::MSG_DONTWAIT) };
+        usize::try_from(count).ok()
     }
 
     fn gathered(&self) -> usize {
@@ -153,7 +186,10 @@ impl<O: Owner> hyper::rt::Read for Socket<O> {
         }
         let mut buffer = self.owner.buffers().read.borrow_mut();
         let most = buffer.len().min(into.remaining());
-        let count = ready!(Pin::new(&mut state.stream).poll_read(cx, &mut buffer[..most]))?;
+        let count = match state.read_at_once(&mut buffer[..most]) {
+            Some(count) => count,
+            None => ready!(Pin::new(&mut state.stream).poll_read(cx, &mut buffer[..most]))?,
+        };
         self.owner.received(count);
         into.put_slice(&buffer[..count]);
         Poll::Ready(Ok(()))

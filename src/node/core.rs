@@ -19,6 +19,7 @@ use glommio::timer::Timer;
 use super::background::{Background, Job};
 use super::clock::Clock;
 use super::eventfd::EventFd;
+use super::linger::Linger;
 use super::mesh::Mesh;
 use super::notes;
 use super::room::Watcher;
@@ -70,6 +71,7 @@ pub(super) struct Parts<D> {
     pub retained: Retained,
     pub mesh: Mesh<Message>,
     pub door: Rc<Door>,
+    pub linger: Rc<Linger<Message>>,
     /// On the core that asks for checkpoints.
     pub background: Option<Background>,
     pub room: Watcher,
@@ -304,6 +306,7 @@ impl<D: Disk> Drive<D> {
     }
 
     async fn pause(&mut self) {
+        self.parts.linger.visits();
         Timer::new(PAUSE).await;
         (self.worked, self.turns) = (Duration::ZERO, 0);
     }

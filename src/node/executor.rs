@@ -18,6 +18,7 @@ use super::core::{self, Parts};
 
 use super::failure::Failure;
 use super::home::Identity;
+use super::linger::Linger;
 use super::logs;
 use super::mesh::Mesh;
 use super::room::{Room, Watcher};
@@ -183,12 +184,17 @@ async fn live(
         },
         auto_compaction: shared.config.auto_compaction,
     });
+    let linger = Rc::new(Linger::new(mesh.ear(), Rc::clone(&door)));
     let front_config = front::Config {
         limits: shared.limits.clone(),
         metrics: page(shared, &door),
         vars: vars(shared),
         told: told(Arc::clone(&metrics)),
         times: shared.config.metrics_extensive,
+        linger: {
+            let linger = Rc::clone(&linger);
+            Box::new(move |fd| linger.wait_for(fd))
+        },
     };
     let shutdown = Arc::clone(&shared.shutdown);
     let serves = move || {
@@ -209,6 +215,7 @@ async fn live(
         retained,
         mesh,
         door,
+        linger,
         background: place.background,
         room: Watcher::new(place.room),
         clock: shared.clock,

@@ -8,13 +8,16 @@
 //! watermark and then takes *everything* therefore holds all that was sent before that watermark was
 //! published (R11).
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 use concurrent_queue::ConcurrentQueue;
 
+use super::nudge::Nudge;
 use crate::keys::CoreId;
 
 /// Consecutive messages of one turn from one core to another.
@@ -30,6 +33,9 @@ struct Post<M> {
     /// A turn is wanted though no message says so: a revision that was waited for is covered.
     poked: AtomicBool,
     waker: AtomicWaker,
+    /// The core waits in place, where its waker does not reach it.
+    listens: AtomicBool,
+    nudge: Nudge,
 }
 
 /// One core's end of the mesh.
@@ -43,6 +49,12 @@ pub(super) struct Mesh<M> {
 /// Wakes cores from outside: the watchdog, and whoever stops the node.
 pub(super) struct Bell<M>(Arc<[Post<M>]>);
 
+/// Hears what comes for a core while that core waits in place.
+pub(super) struct Ear<M> {
+    core: CoreId,
+    posts: Arc<[Post<M>]>,
+}
+
 impl<M> Mesh<M> {
     /// The ends of a mesh of `cores` cores, one each.
     pub(super) fn new(cores: u16) -> Vec<Mesh<M>> {
@@ -50,6 +62,8 @@ impl<M> Mesh<M> {
             queue: ConcurrentQueue::unbounded(),
             poked: AtomicBool::new(false),
             waker: AtomicWaker::new(),
+            listens: AtomicBool::new(false),
+            nudge: Nudge::new(),
         };
         let posts: Arc<[Post<M>]> = (0..cores).map(post).collect();
         (0..cores)
@@ -78,7 +92,7 @@ impl<M> Mesh<M> {
         }
         drop(messages);
         while let Some(core) = self.reached.pop() {
-            self.post(core).waker.wake();
+            self.post(core).wake();
         }
     }
 
@@ -86,7 +100,12 @@ impl<M> Mesh<M> {
     pub(super) fn poke(&self, core: CoreId) {
         let post = self.post(core);
         post.poked.store(true, Ordering::SeqCst);
-        post.waker.wake();
+        post.wake();
+    }
+
+    /// For a core that waits in place.
+    pub(super) fn ear(&self) -> Ear<M> {
+        Ear { core: self.core, posts: Arc::clone(&self.posts) }
     }
 
     /// Takes everything that was sent to this core until now.
@@ -121,6 +140,28 @@ impl<M> Post<M> {
     fn has_something(&self) -> bool {
         !self.queue.is_empty() || self.poked.load(Ordering::SeqCst)
     }
+
+    fn wake(&self) {
+        self.waker.wake();
+        // Either a core that begins to listen sees what was queued, or we see that it listens.
+        fence(Ordering::SeqCst);
+        if self.listens.load(Ordering::SeqCst) {
+            self.nudge.give();
+        }
+    }
+}
+
+impl<M> Ear<M> {
+    /// Blocks until `fd` can be read, something comes for this core, or `at_most` is over; whether `fd` can be
+    /// read.
+    pub(super) fn wait_for(&self, fd: RawFd, at_most: Duration) -> bool {
+        let post = &self.posts[usize::from(self.core.0)];
+        post.listens.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let readable = !post.has_something() && post.nudge.wait_for(fd, at_most);
+        post.listens.store(false, Ordering::SeqCst);
+        readable
+    }
 }
 
 impl<M> Bell<M> {
@@ -128,7 +169,7 @@ impl<M> Bell<M> {
     pub(super) fn ring(&self) {
         for post in self.0.iter() {
             post.poked.store(true, Ordering::SeqCst);
-            post.waker.wake();
+            post.wake();
         }
     }
 
@@ -140,8 +181,11 @@ impl<M> Bell<M> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
     use std::sync::atomic::AtomicU64;
     use std::task::Wake;
+    use std::time::Instant;
 
     use super::*;
 
@@ -188,6 +232,41 @@ mod tests {
         assert!(ends[1].poll_arrived(&waker).is_ready(), "a poke wants a turn");
         assert_eq!(taken(&ends[1]), []);
         assert!(ends[1].poll_arrived(&waker).is_pending(), "and only one");
+    }
+
+    #[test]
+    fn whoever_waits_in_place_hears_messages_pokes_and_the_bell() {
+        const LONG: Duration = Duration::from_secs(60);
+        let (client, socket) = UnixStream::pair().expect("a socket");
+        let fd = socket.as_raw_fd();
+        let mut ends: Vec<Mesh<u64>> = Mesh::new(2);
+        let (mut other, mine) = (ends.pop().expect("two"), ends.pop().expect("two"));
+        let (ear, bell) = (mine.ear(), mine.bell());
+        let listens = |posts: &[Post<u64>]| posts[0].listens.load(Ordering::SeqCst);
+        let began = Instant::now();
+        for call in 0..300 {
+            std::thread::scope(|scope| {
+                let (other, bell) = (&mut other, &bell);
+                scope.spawn(move || {
+                    // Before, while and after the core begins to listen.
+                    while call % 2 == 0 && !listens(&other.posts) {
+                        std::thread::yield_now();
+                    }
+                    match call % 3 {
+                        0 => other.send(&mut vec![(CoreId(0), call)]),
+                        1 => other.poke(CoreId(0)),
+                        _ => bell.ring(),
+                    }
+                });
+                while !mine.posts[0].has_something() {
+                    assert!(!ear.wait_for(fd, LONG));
+                }
+            });
+            taken(&mine);
+        }
+        assert!(began.elapsed() < LONG, "a call was not heard");
+        drop(client);
+        assert!(ear.wait_for(fd, LONG), "a socket that was closed is to be read");
     }
 
     #[test]

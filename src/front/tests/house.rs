@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::future::pending;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
@@ -118,6 +119,15 @@ impl House {
     }
 
     pub(super) fn with(limits: Limits) -> House {
+        House::build(limits, None)
+    }
+
+    /// One that waits in place so long for its only client, and notes when it has begun to.
+    pub(super) fn patient(patience: Duration) -> House {
+        House::build(Limits::default(), Some(patience))
+    }
+
+    fn build(limits: Limits, patience: Option<Duration>) -> House {
         let listener = bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (acceptor, mut incoming) =
@@ -125,6 +135,7 @@ impl House {
         let (heard, told) = (Heard::default(), Arc::new(Mutex::new(Vec::new())));
         let (said, done) = mpsc::channel();
         let (of_echo, of_config) = (Arc::clone(&heard), Arc::clone(&told));
+        let of_linger = Arc::clone(&heard);
         let incoming = incoming.remove(0);
         std::thread::spawn(move || {
             let executor = glommio::LocalExecutorBuilder::new(glommio::Placement::Unbound)
@@ -139,6 +150,12 @@ impl House {
                     vars: Box::new(|| "{}\n".into()),
                     told: Rc::new(move |told| of_config.lock().expect("whole").push(told)),
                     times: false,
+                    linger: Box::new(move |fd| {
+                        patience.is_some_and(|patience| {
+                            of_linger.lock().expect("whole").push("lingers".into());
+                            readable(fd, patience)
+                        })
+                    }),
                 };
                 serve(config, incoming, Rc::new(Echo { heard: of_echo })).await;
             });
@@ -198,6 +215,14 @@ impl House {
         let heard = self.heard.lock().expect("whole");
         heard.iter().filter(|heard| heard.starts_with(what)).count()
     }
+}
+
+/// Blocks until `fd` can be read, but not longer than `patience`.
+fn readable(fd: RawFd, patience: Duration) -> bool {
+    let mut look = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    let patience_ms = patience.as_millis().try_into().expect("not that long");
+    // SAFETY: the kernel writes into `look` alone.
+    unsafe { libc::poll(&raw mut look, 1, patience_ms) == 1 }
 }
 
 /// Polls a condition that another thread will make true.

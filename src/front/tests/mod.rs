@@ -6,6 +6,7 @@ mod hostile;
 mod house;
 pub(super) mod numbers;
 
+use std::io::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -195,7 +196,68 @@ fn a_stop_ends_what_lasts_lets_the_rest_finish_and_cuts_what_never_does() {
 }
 
 #[test]
-fn connections_are_dealt_out_in_turn() {
+fn the_only_client_is_waited_for_in_place() {
+    let house = House::patient(Duration::from_secs(60));
+    let lingers = || house.count_heard("lingers");
+    client(&house, async |client| {
+        for calls in 1..=10 {
+            let answer = call(&client, request(PUT), &[ECHOED]).await.expect("an answer");
+            assert_eq!(answer.body, ECHOED);
+            wait(|| lingers() >= calls);
+        }
+    });
+    // The core learns of the client's end in the same way, else it would wait for a minute.
+    wait(|| house.open_connections() == 0);
+    let mut stream = house.connect();
+    for _ in 0..10 {
+        let before = lingers();
+        stream.write_all(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+        wait(|| lingers() > before);
+    }
+    drop(stream);
+    wait(|| house.open_connections() == 0);
+}
+
+#[test]
+fn a_wait_in_place_that_was_in_vain_or_wrong_harms_nobody() {
+    let house = House::patient(Duration::ZERO);
+    client(&house, async |client| {
+        for _ in 0..10 {
+            let answer = call(&client, request(PUT), &[ECHOED]).await.expect("an answer");
+            assert_eq!(answer.body, ECHOED);
+        }
+    });
+    wait(|| house.count_heard("lingers") >= 10);
+}
+
+#[test]
+fn nobody_is_waited_for_in_place_while_others_are_there() {
+    let house = House::patient(Duration::from_secs(60));
+    let lingers = || house.count_heard("lingers");
+    let idle = house.connect();
+    wait(|| house.open_connections() == 1);
+    client(&house, async |client| {
+        call(&client, request(PUT), &[ECHOED]).await.expect("an answer");
+    });
+    assert_eq!(lingers(), 0, "another connection is open");
+    drop(idle);
+    wait(|| house.open_connections() == 0);
+    client(&house, async |mut client| {
+        let slow = request("/etcdserverpb.Maintenance/Status").body(()).expect("a request");
+        let (slow, mut body) = client.send_request(slow, false).expect("sent");
+        body.send_data(ECHOED.into(), true).expect("sent");
+        call(&client, request(PUT), &[ECHOED]).await.expect("an answer");
+        house.heard.lock().expect("whole").push("go on".into());
+        assert_eq!(house::answer(slow).await.expect("an answer").body, ECHOED);
+    });
+    let heard = house.heard.lock().expect("whole").clone();
+    let at = |what| heard.iter().position(|heard| heard.starts_with(what)).expect("heard");
+    let meanwhile = &heard[at("Status")..at("go on")];
+    assert!(!meanwhile.contains(&"lingers".into()), "a call is being answered: {meanwhile:?}");
+}
+
+#[test]
+fn connections_go_to_the_core_with_the_fewest() {
     let listener = super::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
     let address = listener.local_addr().expect("bound");
     let (mut acceptor, incoming) = super::Acceptor::start(vec![listener], 3, 5).expect("threads");
@@ -213,4 +275,26 @@ fn connections_are_dealt_out_in_turn() {
     assert_eq!(counts.collect::<Vec<_>>(), [2, 2, 1]);
     assert_eq!(acceptor.open(), 0);
     drop(clients);
+}
+
+#[test]
+fn clients_that_come_one_after_the_other_meet_the_same_core() {
+    let listener = super::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let (acceptor, incoming) = super::Acceptor::start(vec![listener], 2, 5).expect("threads");
+    let [first, second] = [0, 1].map(|core: usize| &incoming[core]);
+    let connect = || std::net::TcpStream::connect(address).expect("listening");
+    let next =
+        |core: &super::Incoming| futures_lite::future::block_on(core.next()).expect("a connection");
+    for _ in 0..3 {
+        let client = connect();
+        let served = next(first);
+        assert!(first.is_single() && !second.is_single());
+        drop((client, served));
+        assert_eq!(acceptor.open(), 0);
+    }
+    let clients = [connect(), connect()];
+    let served = [next(first), next(second)];
+    assert!(first.is_single() && second.is_single());
+    drop((clients, served));
 }

@@ -82,6 +82,7 @@ fn run<F: Future<Output = ()> + 'static>(
                 let door = Door::new(Default::default());
                 let stops = Arc::clone(&shutdown);
                 let serves = serves(usize::from(core), client, &door, Arc::clone(&shutdown));
+                let linger = Rc::new(Linger::new(mesh.ear(), Rc::clone(&door)));
                 let driven = drive(Parts {
                     background: None,
                     room: Watcher::new(room),
@@ -90,6 +91,7 @@ fn run<F: Future<Output = ()> + 'static>(
                     log,
                     mesh,
                     door,
+                    linger,
                     clock,
                     shutdown,
                     pulses,
