@@ -117,6 +117,9 @@ pub trait Disk {
     /// Whatever the operating system says.
     fn keep_spares(&mut self, keep: bool) -> io::Result<()>;
 
+    /// What else would be done by and by, so that writes do not wait for it, is done at once from now on.
+    fn hurry(&mut self) {}
+
     /// Begins a durable write of whole blocks. `token` comes back with its completion.
     ///
     /// # Errors

@@ -435,6 +435,7 @@ impl<D: Disk> Log<D> {
             self.stats.seals += 1;
             self.flush()?;
         }
+        self.disk.hurry();
         // Everything is durable, so a file that does not go away is no failure: it is read once more.
         while self.disk.is_busy() && self.reap(true).is_ok() {}
         Ok(())

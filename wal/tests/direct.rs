@@ -193,6 +193,63 @@ fn more_retired_segments_than_spares_are_removed() {
     log.close().unwrap();
 }
 
+/// A log of segments large enough to be given back in many steps, near the end of the 17th.
+fn with_large_segments(directory: &Arc<Directory>) -> Log<DirectDisk> {
+    let large = Options { segment_bytes: 8 << 20, group_bytes_max: 4 << 20, ..small() };
+    let (mut log, ..) = open(directory, &large);
+    while log.position().segment < 17 || log.position().offset_bytes < 6 << 20 {
+        log.append(0, 1, &[&[5; 3 << 20]]);
+        log.flush().unwrap();
+    }
+    log
+}
+
+/// Bytes of the files that are on their way out, on the disk and by their length.
+fn going(directory: &Directory) -> Vec<(u64, u64)> {
+    let names = names(directory).into_iter().filter(|name| name.ends_with(".new"));
+    let found = names.filter_map(|name| fs::metadata(directory.path().join(name)).ok());
+    let sizes = found.map(|found| (found.blocks() * 512, found.len()));
+    sizes.filter(|(_, len)| *len == 8 << 20).collect()
+}
+
+#[test]
+fn what_is_removed_gives_its_blocks_back_a_little_at_a_time() {
+    let scratch = scratch();
+    let directory = Directory::open(scratch.path().join("wal")).unwrap();
+    let mut log = with_large_segments(&directory);
+    assert_eq!(log.recycle_below(17).unwrap(), 16);
+    let mut seen = BTreeSet::new();
+    while log.is_busy() {
+        log.wait(Duration::from_secs(60)).unwrap();
+        log.complete().unwrap();
+        seen.extend(going(&directory).into_iter().map(|(bytes, _)| bytes >> 20));
+    }
+    assert!((1..8).filter(|mib| seen.contains(mib)).count() >= 3, "{seen:?}");
+    assert!(going(&directory).is_empty());
+    let files = names(&directory);
+    assert!(files.len() <= 6, "{files:?}");
+    log.close().unwrap();
+}
+
+#[test]
+fn a_segment_that_is_wanted_does_not_wait_for_those_that_go() {
+    let scratch = scratch();
+    let directory = Directory::open(scratch.path().join("wal")).unwrap();
+    let mut log = with_large_segments(&directory);
+    assert_eq!(log.recycle_below(17).unwrap(), 16);
+    // The first two are kept, and one of them becomes the segment after the next.
+    log.append(0, 1, &[&[5; 3 << 20]]);
+    log.flush().unwrap();
+    assert_eq!(log.position().segment, 18);
+    while !names(&directory).iter().any(|name| name.ends_with("000019.wal")) {
+        log.wait(Duration::from_secs(60)).unwrap();
+        log.complete().unwrap();
+    }
+    assert!(!going(&directory).is_empty(), "all gone before: {:?}", names(&directory));
+    log.close().unwrap();
+    assert!(going(&directory).is_empty(), "a log that ends hurries");
+}
+
 #[test]
 fn remains_of_an_unfinished_preparation_are_removed() {
     let scratch = scratch();

@@ -62,6 +62,10 @@ pub struct DirectDisk {
     writes_started: u64,
     chores: VecDeque<Chore>,
     running: Option<Running>,
+    /// What goes on when there is no other chore.
+    leisurely: VecDeque<Running>,
+    /// Nothing is done by and by: there is no room, or the end is near.
+    hurries: bool,
     /// A chore failed, so none is begun any more: a gap between segments would look like damage.
     chores_over: bool,
     /// Makes the names that were found durable.
@@ -98,6 +102,8 @@ impl DirectDisk {
             writes_started: 0,
             chores: VecDeque::new(),
             running: None,
+            leisurely: VecDeque::new(),
+            hurries: false,
             chores_over: false,
             names_sync: None,
         };
@@ -198,15 +204,34 @@ impl DirectDisk {
         if self.running.is_some() || self.chores_over {
             return Ok(());
         }
-        let Some(chore) = self.chores.pop_front() else {
-            return Ok(());
+        self.running = match self.chores.pop_front() {
+            Some(Chore::Prepare { segment, bytes, header }) => {
+                Some(self.begin_prepare(segment, bytes, header))
+            }
+            Some(Chore::Retire { segment }) => Some(self.begin_retire(segment)?),
+            Some(Chore::Discard { spare }) => {
+                let gone = self.name(spare.segment, "new");
+                let Spare { segment, name, bytes, file } = spare;
+                Some(Running::remove(segment, bytes, file, &name, &gone))
+            }
+            None => self.leisurely.pop_front(),
         };
-        self.running = Some(match chore {
-            Chore::Prepare { segment, bytes, header } => self.begin_prepare(segment, bytes, header),
-            Chore::Retire { segment } => self.begin_retire(segment)?,
-            Chore::Discard { segment, name } => Running::remove(segment, &name),
-        });
-        self.start_step()
+        self.go_on()
+    }
+
+    /// Starts the next step of the running chore, unless that can wait and another one can not.
+    fn go_on(&mut self) -> io::Result<()> {
+        if let Some(running) = &mut self.running {
+            if self.hurries {
+                running.hurry();
+            }
+            if !running.can_wait() || self.chores.is_empty() || self.chores_over {
+                return self.start_step();
+            }
+            self.leisurely.extend(self.running.take());
+            return self.start_chores();
+        }
+        Ok(())
     }
 
     fn begin_prepare(&mut self, segment: u64, bytes: u64, header: Buffer) -> Running {
@@ -218,11 +243,11 @@ impl DirectDisk {
 
     fn begin_retire(&mut self, segment: u64) -> io::Result<Running> {
         let handle = self.files.remove(&segment).ok_or(io::ErrorKind::NotFound)?;
+        let SegmentHandle { file, bytes } = handle;
         let name = self.name(segment, "wal");
         if !self.keeps_spares || self.spares.len() >= SPARES_MAX {
-            return Ok(Running::remove(segment, &name));
+            return Ok(Running::remove(segment, bytes, file, &name, &self.name(segment, "new")));
         }
-        let SegmentHandle { file, bytes } = handle;
         Ok(Running::put_by(segment, bytes, file, &name, &self.name(segment, "spare")))
     }
 
@@ -244,7 +269,7 @@ impl DirectDisk {
         let result = match more {
             Ok(true) => {
                 self.running = Some(running);
-                return self.start_step().map(|()| None);
+                return self.go_on().map(|()| None);
             }
             Ok(false) => Ok(()),
             Err(error) => Err(error),
@@ -447,12 +472,16 @@ impl Disk for DirectDisk {
 
     fn keep_spares(&mut self, keep: bool) -> io::Result<()> {
         self.keeps_spares = keep;
+        // Others wait for the room.
+        self.hurries = !keep;
         if !keep {
-            for Spare { segment, name, .. } in self.spares.drain(..) {
-                self.chores.push_back(Chore::Discard { segment, name });
-            }
+            self.chores.extend(self.spares.drain(..).map(|spare| Chore::Discard { spare }));
         }
         self.start_chores()
+    }
+
+    fn hurry(&mut self) {
+        self.hurries = true;
     }
 
     fn write(
