@@ -69,7 +69,7 @@ struct Open {
 struct Handoff {
     queue: Mutex<VecDeque<(TcpStream, Admission)>>,
     /// Connections of this core that are open, those in the queue too.
-    open: AtomicUsize,
+    open: Arc<AtomicUsize>,
     waker: AtomicWaker,
     ended: AtomicBool,
 }
@@ -78,12 +78,13 @@ struct Handoff {
 #[derive(Debug)]
 pub struct Admission {
     all: Arc<Open>,
-    core: Arc<Handoff>,
+    /// Those of its core.
+    core: Arc<AtomicUsize>,
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.core.open.fetch_sub(1, Ordering::Relaxed);
+        self.core.fetch_sub(1, Ordering::Relaxed);
         *self.all.count.lock().expect("never poisoned") -= 1;
         self.all.closed.notify_one();
     }
@@ -174,7 +175,7 @@ impl Shared {
         let fewest = self.cores.iter().min_by_key(|core| core.open.load(Ordering::Relaxed));
         let core = fewest.expect("there is a core");
         core.open.fetch_add(1, Ordering::Relaxed);
-        let admission = Admission { all: Arc::clone(&self.open), core: Arc::clone(core) };
+        let admission = Admission { all: Arc::clone(&self.open), core: Arc::clone(&core.open) };
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%error, "a connection was gone before it was served");
             return;

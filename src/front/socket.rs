@@ -77,6 +77,8 @@ struct State {
     /// Gathered output, and how much of it has been sent.
     out: Vec<u8>,
     sent: usize,
+    /// hyper has asked for more than there was.
+    starved: bool,
     /// Something can be read, though the executor has not noticed yet.
     readable: bool,
     closed: bool,
@@ -98,6 +100,7 @@ impl<O: Owner> Socket<O> {
             unread: Bytes::new(),
             out: Vec::new(),
             sent: 0,
+            starved: false,
             readable: false,
             closed: false,
         };
@@ -131,10 +134,11 @@ impl<O: Owner> Socket<O> {
         self.state.borrow().gathered() > 0
     }
 
-    /// Looks with `wait` whether the peer has sent something; if so, the next read does not ask the executor.
+    /// If hyper has nothing left to look at, sees with `wait` whether the peer sends something. If so, the next
+    /// read does not ask the executor.
     pub(super) fn linger(&self, wait: impl FnOnce(RawFd) -> bool) -> bool {
         let mut state = self.state.borrow_mut();
-        state.readable = wait(state.stream.as_raw_fd());
+        state.readable = state.starved && wait(state.stream.as_raw_fd());
         state.readable
     }
 }
@@ -154,16 +158,19 @@ impl State {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads what [`Socket::linger`] has seen, past the executor: as long as it waits for this socket it does
-    /// not look itself. Whatever is odd about it the executor will meet as well.
-    fn read_at_once(&mut self, buffer: &mut [u8]) -> Option<usize> {
+    /// Reads what [`Socket::linger`] has seen, past the executor: as long as that waits for this socket it
+    /// would not look itself. `None` if there is nothing after all.
+    fn read_at_once(&mut self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
         if !std::mem::take(&mut self.readable) {
             return None;
         }
         let (fd, into) = (self.stream.as_raw_fd(), buffer.as_mut_ptr().cast());
         // SAFETY: the kernel writes into the buffer alone, and no more than its length.
         let count = unsafe { libc::recv(fd, into, buffer.len(), libc::MSG_DONTWAIT) };
-        usize::try_from(count).ok()
+        match usize::try_from(count).map_err(|_| io::Error::last_os_error()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            read => Some(read),
+        }
     }
 
     fn gathered(&self) -> usize {
@@ -186,10 +193,12 @@ impl<O: Owner> hyper::rt::Read for Socket<O> {
         }
         let mut buffer = self.owner.buffers().read.borrow_mut();
         let most = buffer.len().min(into.remaining());
-        let count = match state.read_at_once(&mut buffer[..most]) {
-            Some(count) => count,
-            None => ready!(Pin::new(&mut state.stream).poll_read(cx, &mut buffer[..most]))?,
+        let read = match state.read_at_once(&mut buffer[..most]) {
+            Some(read) => Poll::Ready(read),
+            None => Pin::new(&mut state.stream).poll_read(cx, &mut buffer[..most]),
         };
+        state.starved = read.is_pending();
+        let count = ready!(read)?;
         self.owner.received(count);
         into.put_slice(&buffer[..count]);
         Poll::Ready(Ok(()))

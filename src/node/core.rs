@@ -156,6 +156,7 @@ impl<D: Disk> Drive<D> {
 
     async fn run(&mut self) -> Result<(), cored_wal::Error> {
         while !self.is_over() {
+            self.parts.linger.set_idle(false);
             let began = Instant::now();
             self.turn(began)?;
             self.measure(began);
@@ -171,6 +172,8 @@ impl<D: Disk> Drive<D> {
                 continue;
             }
             self.waited = false;
+            let Parts { log, engine, linger, .. } = &self.parts;
+            linger.set_idle(log.in_flight() == 0 && engine.waiting() == 0);
             poll_fn(|cx| self.arrived(cx)).await;
         }
         Ok(())
@@ -315,8 +318,12 @@ impl<D: Disk> Drive<D> {
     fn arrived(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.arm_timer(cx);
         let mut arrived = self.parts.door.poll_arrived(cx.waker()).is_ready();
-        if let Some(finished) = self.finished.as_mut().filter(|_| self.parts.log.is_busy()) {
-            arrived |= finished.poll_readable(cx).is_ready();
+        if let Some(finished) = self.finished.as_mut().filter(|_| self.parts.log.is_busy())
+            && finished.poll_readable(cx).is_ready()
+        {
+            arrived = true;
+            // It came through the rings.
+            self.parts.linger.visits();
         }
         if self.parts.clock.now_ms() >= self.timer_due_ms {
             self.timer_due_ms = u64::MAX;

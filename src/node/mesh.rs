@@ -17,7 +17,7 @@ use std::time::Duration;
 use atomic_waker::AtomicWaker;
 use concurrent_queue::ConcurrentQueue;
 
-use super::nudge::Nudge;
+use super::wakeup::{Ended, Wakeup};
 use crate::keys::CoreId;
 
 /// Consecutive messages of one turn from one core to another.
@@ -35,7 +35,7 @@ struct Post<M> {
     waker: AtomicWaker,
     /// The core waits in place, where its waker does not reach it.
     listens: AtomicBool,
-    nudge: Nudge,
+    wakeup: Wakeup,
 }
 
 /// One core's end of the mesh.
@@ -63,7 +63,7 @@ impl<M> Mesh<M> {
             poked: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             listens: AtomicBool::new(false),
-            nudge: Nudge::new(),
+            wakeup: Wakeup::new(),
         };
         let posts: Arc<[Post<M>]> = (0..cores).map(post).collect();
         (0..cores)
@@ -146,21 +146,23 @@ impl<M> Post<M> {
         // Either a core that begins to listen sees what was queued, or we see that it listens.
         fence(Ordering::SeqCst);
         if self.listens.load(Ordering::SeqCst) {
-            self.nudge.give();
+            self.wakeup.give();
         }
     }
 }
 
 impl<M> Ear<M> {
-    /// Blocks until `fd` can be read, something comes for this core, or `at_most` is over; whether `fd` can be
-    /// read.
-    pub(super) fn wait_for(&self, fd: RawFd, at_most: Duration) -> bool {
+    /// Blocks until `fd` can be read, something comes for this core, or `at_most` is over.
+    pub(super) fn wait_for(&self, fd: RawFd, at_most: Duration) -> Ended {
         let post = &self.posts[usize::from(self.core.0)];
         post.listens.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        let readable = !post.has_something() && post.nudge.wait_for(fd, at_most);
+        let ended = match post.has_something() {
+            true => Ended::Woken,
+            false => post.wakeup.wait_for(fd, at_most),
+        };
         post.listens.store(false, Ordering::SeqCst);
-        readable
+        ended
     }
 }
 
@@ -259,14 +261,16 @@ mod tests {
                     }
                 });
                 while !mine.posts[0].has_something() {
-                    assert!(!ear.wait_for(fd, LONG));
+                    assert_eq!(ear.wait_for(fd, LONG), Ended::Woken);
                 }
             });
             taken(&mine);
         }
         assert!(began.elapsed() < LONG, "a call was not heard");
         drop(client);
-        assert!(ear.wait_for(fd, LONG), "a socket that was closed is to be read");
+        while ear.wait_for(fd, LONG) != Ended::Readable {
+            assert!(began.elapsed() < LONG, "a socket that was closed is to be read");
+        }
     }
 
     #[test]

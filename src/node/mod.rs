@@ -6,7 +6,7 @@
 //! run          this thread: starts everything, then waits for signals and for cores that end
 //! executor     a core: its door, API and front around the drive loop (core)
 //! mesh         between cores            shutdown   how they stop together
-//! linger       waits for a lone client in place        nudge      and is interrupted
+//! linger       waits for a lone client in place        wakeup     and is interrupted
 //! watchdog     wakes executors that sleep too long
 //! home, logs   the data directory, its identity, the logs of all cores
 //! checkpoints  its images                    background  the thread that builds them
@@ -31,13 +31,13 @@ mod logs;
 mod mapped;
 mod mesh;
 mod notes;
-mod nudge;
 pub mod restore;
 mod room;
 mod shutdown;
 mod signals;
 mod systemd;
 pub mod verify;
+mod wakeup;
 mod watchdog;
 
 use std::net::TcpListener;

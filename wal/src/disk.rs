@@ -103,6 +103,7 @@ pub trait Disk {
     fn prepare(&mut self, segment: u64, bytes: u64, header: Buffer) -> io::Result<()>;
 
     /// Begins to take a segment away, keeping the file for a later `prepare` if that is useful.
+    /// The room of what is taken away may come back later, but before a preparation fails for want of it.
     /// Preparations and retirements take effect in the order in which they were asked; when one
     /// fails, and not for want of room, those after it are not done and need not be reported.
     ///

@@ -104,6 +104,9 @@ impl Calls for Echo {
     }
 }
 
+/// Whether a socket has something to read, sooner or later.
+type Wait = Box<dyn Fn(RawFd) -> bool + Send>;
+
 /// The front and what is needed to look at it and to stop it.
 pub(super) struct House {
     pub(super) address: SocketAddr,
@@ -122,12 +125,17 @@ impl House {
         House::build(limits, None)
     }
 
-    /// One that waits in place so long for its only client, and notes when it has begun to.
+    /// One that waits in place so long for its only client, and notes when it begins to.
     pub(super) fn patient(patience: Duration) -> House {
-        House::build(Limits::default(), Some(patience))
+        House::build(Limits::default(), Some(Box::new(move |fd| readable(fd, patience))))
     }
 
-    fn build(limits: Limits, patience: Option<Duration>) -> House {
+    /// One that believes at once that its only client has sent something.
+    pub(super) fn credulous() -> House {
+        House::build(Limits::default(), Some(Box::new(|_| true)))
+    }
+
+    fn build(limits: Limits, wait: Option<Wait>) -> House {
         let listener = bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (acceptor, mut incoming) =
@@ -151,9 +159,9 @@ impl House {
                     told: Rc::new(move |told| of_config.lock().expect("whole").push(told)),
                     times: false,
                     linger: Box::new(move |fd| {
-                        patience.is_some_and(|patience| {
+                        wait.as_ref().is_some_and(|wait| {
                             of_linger.lock().expect("whole").push("lingers".into());
-                            readable(fd, patience)
+                            wait(fd)
                         })
                     }),
                 };

@@ -6,7 +6,7 @@ mod hostile;
 mod house;
 pub(super) mod numbers;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -220,14 +220,31 @@ fn the_only_client_is_waited_for_in_place() {
 
 #[test]
 fn a_wait_in_place_that_was_in_vain_or_wrong_harms_nobody() {
-    let house = House::patient(Duration::ZERO);
-    client(&house, async |client| {
-        for _ in 0..10 {
-            let answer = call(&client, request(PUT), &[ECHOED]).await.expect("an answer");
-            assert_eq!(answer.body, ECHOED);
-        }
-    });
-    wait(|| house.count_heard("lingers") >= 10);
+    for house in [House::patient(Duration::ZERO), House::credulous()] {
+        client(&house, async |client| {
+            for _ in 0..10 {
+                let answer = call(&client, request(PUT), &[ECHOED]).await.expect("an answer");
+                assert_eq!(answer.body, ECHOED);
+            }
+        });
+        wait(|| house.count_heard("lingers") >= 10);
+    }
+}
+
+#[test]
+fn nobody_waits_in_place_with_requests_at_hand() {
+    const REQUEST: &[u8] = b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n";
+    // More than hyper looks at in one go.
+    const REQUESTS: usize = 100;
+    let house = House::patient(Duration::from_secs(60));
+    let mut stream = house.connect();
+    stream.write_all(&REQUEST.repeat(REQUESTS)).expect("sent");
+    let mut answers = Vec::new();
+    while answers.windows(9).filter(|bytes| bytes == b"HTTP/1.1 ").count() < REQUESTS {
+        let mut buffer = [0; 4096];
+        let count = stream.read(&mut buffer).expect("no wait in between");
+        answers.extend_from_slice(&buffer[..count]);
+    }
 }
 
 #[test]

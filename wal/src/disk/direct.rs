@@ -2,8 +2,8 @@
 //! chores, but nothing of what is in a group.
 //!
 //! Group writes carry `RWF_DSYNC`, so a completion means that the bytes are on the medium; zero
-//! filling does without, with one fsync at its end. Chores (see `chore.rs`) run one after the other
-//! and one operation at a time beside the group writes.
+//! filling does without, with one fsync at its end. Chores (see `chore.rs`) run one after the other and one
+//! operation at a time beside the group writes; files that only have blocks to give back wait for the rest.
 //!
 //! **A killed process may still write.** Requests that were in flight when a process died can reach
 //! the device a little later, when its successor has already read the log. Each segment is locked
@@ -41,6 +41,9 @@ const FILE_MODE: u32 = 0o600;
 /// Retired files kept for reuse. The log prepares one segment at a time.
 const SPARES_MAX: usize = 2;
 
+/// Files that may wait with what they have to give back. With more, space would come back too late.
+const LEISURELY_MAX: usize = 16;
+
 /// Reads of the start: so many at a time, so much each.
 const READS_MAX: usize = 8;
 const READ_BYTES: usize = 1 << 20;
@@ -66,6 +69,8 @@ pub struct DirectDisk {
     leisurely: VecDeque<Running>,
     /// Nothing is done by and by: there is no room, or the end is near.
     hurries: bool,
+    /// A segment found no room, so what is given back by and by comes first, and at once.
+    short: bool,
     /// A chore failed, so none is begun any more: a gap between segments would look like damage.
     chores_over: bool,
     /// Makes the names that were found durable.
@@ -104,6 +109,7 @@ impl DirectDisk {
             running: None,
             leisurely: VecDeque::new(),
             hurries: false,
+            short: false,
             chores_over: false,
             names_sync: None,
         };
@@ -204,6 +210,11 @@ impl DirectDisk {
         if self.running.is_some() || self.chores_over {
             return Ok(());
         }
+        self.short &= !self.leisurely.is_empty();
+        if self.short {
+            self.running = self.leisurely.pop_front();
+            return self.go_on();
+        }
         self.running = match self.chores.pop_front() {
             Some(Chore::Prepare { segment, bytes, header }) => {
                 Some(self.begin_prepare(segment, bytes, header))
@@ -222,10 +233,10 @@ impl DirectDisk {
     /// Starts the next step of the running chore, unless that can wait and another one can not.
     fn go_on(&mut self) -> io::Result<()> {
         if let Some(running) = &mut self.running {
-            if self.hurries {
+            if self.hurries || self.short || self.leisurely.len() >= LEISURELY_MAX {
                 running.hurry();
             }
-            if !running.can_wait() || self.chores.is_empty() || self.chores_over {
+            if !running.can_wait() || self.chores.is_empty() {
                 return self.start_step();
             }
             self.leisurely.extend(self.running.take());
@@ -274,6 +285,12 @@ impl DirectDisk {
             Ok(false) => Ok(()),
             Err(error) => Err(error),
         };
+        let full = result.as_ref().is_err_and(is_full);
+        if full && running.prepares() && !self.leisurely.is_empty() {
+            self.short = true;
+            self.chores.push_front(running.again());
+            return self.start_chores().map(|()| None);
+        }
         let bytes = running.bytes();
         let outcome = running.finish(result);
         self.chores_over |= outcome.is_fatal();

@@ -228,9 +228,10 @@ impl Running {
             // Filling allocates as well: this only finds a full disk early and keeps extents long.
             (Step::Allocate, Err(error)) if is_unsupported(&error) => Step::Fill { at: 0 },
             (Step::Open, Err(error)) => return Err(error),
-            (Step::GiveBack { .. }, Err(error)) if is_unsupported(&error) => self.unlink(),
+            // Not every filesystem can, and then all goes at once.
+            (Step::GiveBack { .. } | Step::SyncGivenBack { .. }, Err(_)) => self.unlink(),
             (Step::SyncRename | Step::SyncDirectory, Err(error)) => {
-                // The name is there already, so this is more than want of room.
+                // A name is there or gone already, so this is more than want of room.
                 return Err(io::Error::other(format!("sync of the directory: {error}")));
             }
             (Step::Unlink, Err(error)) => return Err(io::Error::other(error)),
@@ -280,6 +281,17 @@ impl Running {
         };
         self.step = next;
         Ok(true)
+    }
+
+    /// Whether a segment is made.
+    pub(super) fn prepares(&self) -> bool {
+        self.kind == Kind::Prepare
+    }
+
+    /// The making of a segment from its beginning: nothing is left of a try that found no room.
+    pub(super) fn again(self) -> Chore {
+        let Running { segment, bytes, header, .. } = self;
+        Chore::Prepare { segment, bytes, header }
     }
 
     /// Whether it has taken effect, and what is left may wait: the file gives back its blocks.
