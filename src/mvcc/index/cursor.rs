@@ -14,6 +14,8 @@ pub(in crate::mvcc) struct Cursor<'a> {
     at: usize,
     /// Where the keys of the range stop in the leaf.
     to: usize,
+    /// Up to where they were looked at.
+    warm: usize,
 }
 
 impl Index {
@@ -32,7 +34,8 @@ impl Index {
             }
         };
         let at = if leaf.names.len() == 0 { 0 } else { leaf.names.lower_bound(start, visit.slots) };
-        let mut cursor = Cursor { visit, above, leaf, at, to: leaf.stop(visit.end, visit.slots) };
+        let to = leaf.stop(visit.end, visit.slots);
+        let mut cursor = Cursor { visit, above, leaf, at, to, warm: 0 };
         cursor.settle();
         cursor
     }
@@ -61,6 +64,9 @@ impl<'a> Cursor<'a> {
                 let skip = (relevant.trailing_zeros() as usize).min(self.to - self.at);
                 self.at += skip;
             }
+            if self.warm <= self.at && self.at < self.to {
+                self.warm = self.leaf.names.warm(self.at, self.to, self.visit.slots);
+            }
             // A leaf that the range ends in is the last.
             if self.at < self.to || self.to < self.leaf.names.len() || !self.next_leaf() {
                 return;
@@ -75,7 +81,7 @@ impl<'a> Cursor<'a> {
             let Some(next) = (child + 1..inner.children.len()).find(shown) else { continue };
             self.above.push((inner, next));
             self.leaf = self.first_leaf(&inner.children[next]);
-            self.at = 0;
+            (self.at, self.warm) = (0, 0);
             self.to = self.leaf.stop(self.visit.end, self.visit.slots);
             return true;
         }

@@ -155,7 +155,11 @@ impl Leaf {
         let from = start.map_or(0, |start| self.names.lower_bound(start, visit.slots));
         let to = self.stop(visit.end, visit.slots);
         let relevant = self.relevant();
+        let mut warm = from;
         for at in from..to {
+            if at == warm {
+                warm = self.names.warm(at, to, visit.slots);
+            }
             let shown = !visit.relevant_only || relevant >> at & 1 == 1;
             if shown && !each(self.names.slot(at)) {
                 return false;

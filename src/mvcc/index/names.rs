@@ -10,6 +10,10 @@ use super::super::slots::{SlotId, Slots};
 /// Most keys of a node.
 pub(super) const FANOUT: usize = 128;
 
+/// How far a walk looks ahead: what a processor loads at the same time, and not much in vain for a walk that
+/// ends soon.
+const AHEAD: usize = 8;
+
 /// Keys in ascending order.
 ///
 /// ```text
@@ -46,6 +50,15 @@ impl Names {
     pub(super) fn slot(&self, at: usize) -> SlotId {
         debug_assert!(at < self.len());
         self.slots[at]
+    }
+
+    /// Has the keys from `at` to `end` on their way from memory, as many as are worth it at a time, and says up
+    /// to where.
+    #[inline]
+    pub(super) fn warm(&self, at: usize, end: usize, slots: &Slots) -> usize {
+        let end = end.min(at + AHEAD);
+        slots.warm(&self.slots[at..end]);
+        end
     }
 
     /// Where `key` is, or where it would be.
