@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use glommio::io::BufferedFile;
 
 /// The size of an eventfd's counter.
-const COUNTER_BYTES: usize = 8;
+pub(super) const COUNTER_BYTES: usize = 8;
 
 type Read = Pin<Box<dyn Future<Output = bool>>>;
 

@@ -5,8 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-/// The size of an eventfd's counter.
-const COUNTER_BYTES: usize = 8;
+use super::eventfd::COUNTER_BYTES;
 
 /// Given by any thread, heard by the one that waits. It stays until it was heard.
 #[derive(Debug)]

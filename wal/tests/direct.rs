@@ -47,6 +47,15 @@ fn names(directory: &Directory) -> Vec<String> {
     names
 }
 
+/// Lets what is under way come to its end, and looks after each step of it.
+fn let_end(log: &mut Log<DirectDisk>, mut look: impl FnMut()) {
+    while log.is_busy() {
+        log.wait(Duration::from_secs(60)).unwrap();
+        log.complete().unwrap();
+        look();
+    }
+}
+
 #[test]
 fn records_survive_many_segments_and_reopening() {
     let scratch = scratch();
@@ -76,10 +85,7 @@ fn waiting_ends_with_the_write_and_does_not_begin_without_one() {
     let directory = Directory::open(scratch.path().join("wal")).unwrap();
     let (mut log, ..) = open(&directory, &small());
     // Opening prepares segments; that ends by itself and is not waited for below.
-    while log.is_busy() {
-        log.wait(Duration::from_secs(60)).unwrap();
-        log.complete().unwrap();
-    }
+    let_end(&mut log, || {});
     log.wait(Duration::from_secs(3600)).unwrap();
     let last = log.append(0, 1, &[b"alone"]);
     log.submit().unwrap();
@@ -219,11 +225,9 @@ fn what_is_removed_gives_its_blocks_back_a_little_at_a_time() {
     let mut log = with_large_segments(&directory);
     assert_eq!(log.recycle_below(17).unwrap(), 16);
     let mut seen = BTreeSet::new();
-    while log.is_busy() {
-        log.wait(Duration::from_secs(60)).unwrap();
-        log.complete().unwrap();
+    let_end(&mut log, || {
         seen.extend(going(&directory).into_iter().map(|(bytes, _)| bytes >> 20));
-    }
+    });
     assert!((1..8).filter(|mib| seen.contains(mib)).count() >= 3, "{seen:?}");
     assert!(going(&directory).is_empty());
     let files = names(&directory);
@@ -256,13 +260,11 @@ fn without_room_files_go_at_once() {
     let mut log = with_large_segments(&directory);
     log.keep_spares(false).unwrap();
     assert_eq!(log.recycle_below(17).unwrap(), 16);
-    while log.is_busy() {
-        log.wait(Duration::from_secs(60)).unwrap();
-        log.complete().unwrap();
+    let_end(&mut log, || {
         let partly = going(&directory).into_iter().find(|(bytes, len)| bytes < len);
         // One that has just been unlinked may show no blocks any more.
         assert!(partly.is_none_or(|(bytes, _)| bytes == 0), "{partly:?}");
-    }
+    });
     let files = names(&directory);
     assert!(!files.iter().any(|name| name.ends_with(".new")), "{files:?}");
     assert!(files.len() <= 4, "{files:?}");

@@ -211,19 +211,14 @@ impl DirectDisk {
             return Ok(());
         }
         self.short &= !self.leisurely.is_empty();
-        if self.short {
-            self.running = self.leisurely.pop_front();
-            return self.go_on();
-        }
-        self.running = match self.chores.pop_front() {
+        let chore = if self.short { None } else { self.chores.pop_front() };
+        self.running = match chore {
             Some(Chore::Prepare { segment, bytes, header }) => {
                 Some(self.begin_prepare(segment, bytes, header))
             }
             Some(Chore::Retire { segment }) => Some(self.begin_retire(segment)?),
-            Some(Chore::Discard { spare }) => {
-                let gone = self.name(spare.segment, "new");
-                let Spare { segment, name, bytes, file } = spare;
-                Some(Running::remove(segment, bytes, file, &name, &gone))
+            Some(Chore::Discard { spare: Spare { segment, name, bytes, file } }) => {
+                Some(self.begin_remove(segment, bytes, file, &name))
             }
             None => self.leisurely.pop_front(),
         };
@@ -232,17 +227,17 @@ impl DirectDisk {
 
     /// Starts the next step of the running chore, unless that can wait and another one can not.
     fn go_on(&mut self) -> io::Result<()> {
-        if let Some(running) = &mut self.running {
-            if self.hurries || self.short || self.leisurely.len() >= LEISURELY_MAX {
-                running.hurry();
-            }
-            if !running.can_wait() || self.chores.is_empty() {
-                return self.start_step();
-            }
-            self.leisurely.extend(self.running.take());
-            return self.start_chores();
+        let Some(running) = &mut self.running else {
+            return Ok(());
+        };
+        if self.hurries || self.short || self.leisurely.len() >= LEISURELY_MAX {
+            running.hurry();
         }
-        Ok(())
+        if !running.can_wait() || self.chores.is_empty() {
+            return self.start_step();
+        }
+        self.leisurely.extend(self.running.take());
+        self.start_chores()
     }
 
     fn begin_prepare(&mut self, segment: u64, bytes: u64, header: Buffer) -> Running {
@@ -257,9 +252,13 @@ impl DirectDisk {
         let SegmentHandle { file, bytes } = handle;
         let name = self.name(segment, "wal");
         if !self.keeps_spares || self.spares.len() >= SPARES_MAX {
-            return Ok(Running::remove(segment, bytes, file, &name, &self.name(segment, "new")));
+            return Ok(self.begin_remove(segment, bytes, file, &name));
         }
         Ok(Running::put_by(segment, bytes, file, &name, &self.name(segment, "spare")))
+    }
+
+    fn begin_remove(&self, segment: u64, bytes: u64, file: OwnedFd, name: &str) -> Running {
+        Running::remove(segment, bytes, file, name, &self.name(segment, "new"))
     }
 
     fn start_step(&mut self) -> io::Result<()> {

@@ -11,7 +11,7 @@
 //!
 //! To unlink a whole segment frees 64 MiB in one go, which ext4 that is mounted with `discard` makes every
 //! durable write wait for, 14 ms. So its blocks go back a little at a time, each portion made durable before the
-//! next. What is left of the name by then, a start removes; and other chores may come between.
+//! next; other chores may come between, and a start removes what a crash has left of it.
 //!
 //! A full disk can refuse a segment at any step before its name appears; what there is of it is removed then.
 //!
