@@ -11,14 +11,14 @@ use crate::keys::Revision;
 /// Number of a slot. Valid until its entry is taken out; numbers are used again.
 pub(super) type SlotId = u32;
 
-/// Entries a chunk: growing never moves what is there, and a chunk is some 40 KiB.
+/// Entries a chunk: growing never moves what is there, and a chunk is some 48 KiB.
 const CHUNK_ENTRIES: usize = 1024;
 /// Ends the list of free slots.
 const NONE_FREE: SlotId = SlotId::MAX;
 /// Keys up to this length need no allocation of their own.
 const INLINE_BYTES: usize = 22;
 
-const _: () = assert!(size_of::<Slot>() == 40, "the cost of a key without its version");
+const _: () = assert!(size_of::<Slot>() == 48, "the cost of a key without its version");
 
 /// All entries of a store.
 pub(super) struct Slots {
@@ -42,9 +42,13 @@ enum Name {
     Heap(Box<[u8]>),
 }
 
-/// The versions of one key in ascending order: one, which may be absent, or
-/// in its place a list of several.
-pub(super) struct Versions(Version);
+/// The versions of one key. Most reads want the newest, and find it without a look at the others.
+pub(super) struct Versions {
+    newest: Version,
+    /// All others, ascending; not there when there are none.
+    #[expect(clippy::box_collection, reason = "a list in place takes 24 bytes more of every key")]
+    older: Option<Box<VecDeque<Version>>>,
+}
 
 impl Slots {
     pub(super) fn new() -> Slots {
@@ -132,7 +136,7 @@ impl Entry {
         } else {
             Name::Heap(key.into())
         };
-        Entry { name, versions: Versions(Version::Absent) }
+        Entry { name, versions: Versions { newest: Version::Absent, older: None } }
     }
 
     #[inline]
@@ -172,67 +176,52 @@ impl Entry {
         })
     }
 
-    /// Memory beside the slot and the versions: a long key, the list of several versions.
+    /// Memory beside the slot and the versions: a long key, the list of older versions.
     pub(super) fn frame_bytes(&self) -> usize {
         let name = match &self.name {
             Name::Inline { .. } => 0,
             Name::Heap(bytes) => block_bytes(bytes.len()),
         };
-        let list = self.versions.list().map_or(0, |versions| {
+        let older = self.versions.older.as_ref().map_or(0, |older| {
             block_bytes(size_of::<VecDeque<Version>>())
-                + block_bytes(versions.capacity() * size_of::<Version>())
+                + block_bytes(older.capacity() * size_of::<Version>())
         });
-        name + list
+        name + older
     }
 }
 
 impl Versions {
-    fn list(&self) -> Option<&VecDeque<Version>> {
-        match &self.0 {
-            Version::List(versions) => Some(versions),
-            _ => None,
-        }
+    fn older(&self) -> impl DoubleEndedIterator<Item = &Version> {
+        self.older.iter().flat_map(|older| older.iter())
     }
 
-    fn list_mut(&mut self) -> Option<&mut VecDeque<Version>> {
-        match &mut self.0 {
-            Version::List(versions) => Some(versions),
-            _ => None,
-        }
-    }
-
-    /// The version, where there is no list.
-    fn only(&self) -> Option<&Version> {
-        (!matches!(self.0, Version::Absent)).then_some(&self.0)
+    /// How many older ones there are.
+    fn before_newest(&self) -> usize {
+        self.older.as_ref().map_or(0, |older| older.len())
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Version> {
-        let list = self.list();
-        let only = if list.is_none() { self.only() } else { None };
-        only.into_iter().chain(list.into_iter().flatten())
+        self.older().chain(self.newest())
     }
 
     pub(super) fn len(&self) -> usize {
-        self.list().map_or_else(|| usize::from(self.only().is_some()), VecDeque::len)
+        self.before_newest() + usize::from(!self.is_empty())
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+        matches!(self.newest, Version::Absent)
     }
 
     pub(super) fn get(&self, index: usize) -> Option<&Version> {
-        match self.list() {
-            None => self.only().filter(|_| index == 0),
-            Some(versions) => versions.get(index),
+        match &self.older {
+            Some(older) if index < older.len() => older.get(index),
+            _ => self.newest().filter(|_| index == self.before_newest()),
         }
     }
 
     #[inline]
     pub(super) fn newest(&self) -> Option<&Version> {
-        match self.list() {
-            None => self.only(),
-            Some(versions) => versions.back(),
-        }
+        (!self.is_empty()).then_some(&self.newest)
     }
 
     /// The newest version of a revision not above `at`.
@@ -242,28 +231,24 @@ impl Versions {
         if newest.modified() <= at {
             return Some(newest);
         }
-        let versions = self.list()?;
-        let after = versions.partition_point(|v| v.modified() <= at);
-        after.checked_sub(1).and_then(|index| versions.get(index))
+        let older = self.older.as_ref()?;
+        let after = older.partition_point(|v| v.modified() <= at);
+        after.checked_sub(1).and_then(|index| older.get(index))
     }
 
     /// How many versions stand before `position`: the index of the one at it, or of the next.
     pub(super) fn before(&self, position: Position) -> usize {
-        match self.list() {
-            None => usize::from(self.only().is_some_and(|only| only.position() < position)),
-            Some(versions) => versions.partition_point(|v| v.position() < position),
+        if self.newest().is_some_and(|newest| newest.position() < position) {
+            return self.len();
         }
+        self.older.as_ref().map_or(0, |older| older.partition_point(|v| v.position() < position))
     }
 
     /// Adds the newest version.
     pub(super) fn push(&mut self, version: Version) {
-        if let Some(versions) = self.list_mut() {
-            versions.push_back(version);
-        } else if matches!(self.0, Version::Absent) {
-            self.0 = version;
-        } else {
-            let only = std::mem::replace(&mut self.0, Version::Absent);
-            self.0 = Version::List(Box::new(VecDeque::from([only, version])));
+        let before = std::mem::replace(&mut self.newest, version);
+        if !matches!(before, Version::Absent) {
+            self.older.get_or_insert_default().push_back(before);
         }
     }
 
@@ -278,27 +263,27 @@ impl Versions {
     }
 
     pub(super) fn pop_newest(&mut self) -> Option<Version> {
-        self.pop(VecDeque::pop_back)
+        let before = self.pop_older(VecDeque::pop_back).unwrap_or(Version::Absent);
+        let newest = std::mem::replace(&mut self.newest, before);
+        (!matches!(newest, Version::Absent)).then_some(newest)
     }
 
     pub(super) fn pop_oldest(&mut self) -> Option<Version> {
-        self.pop(VecDeque::pop_front)
+        self.pop_older(VecDeque::pop_front).or_else(|| self.pop_newest())
     }
 
-    fn pop(
+    /// Takes one of the older versions, if there are any.
+    fn pop_older(
         &mut self,
         end: impl FnOnce(&mut VecDeque<Version>) -> Option<Version>,
     ) -> Option<Version> {
-        let Some(versions) = self.list_mut() else {
-            let version = std::mem::replace(&mut self.0, Version::Absent);
-            return (!matches!(version, Version::Absent)).then_some(version);
-        };
-        let version = end(versions);
+        let older = self.older.as_mut()?;
+        let version = end(older);
         // Gives memory back once most of it is unused, so that a key that was busy once costs little.
-        if versions.len() <= 1 {
-            self.0 = versions.pop_back().unwrap_or(Version::Absent);
-        } else if versions.capacity() > 16 && versions.len() < versions.capacity() / 4 {
-            versions.shrink_to(versions.len() * 2);
+        if older.is_empty() {
+            self.older = None;
+        } else if older.capacity() > 16 && older.len() < older.capacity() / 4 {
+            older.shrink_to(older.len() * 2);
         }
         version
     }

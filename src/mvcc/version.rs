@@ -2,7 +2,6 @@
 //!
 //! This file knows nothing of the other versions of the key, of indexes or of who may see what.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::thin::{LENGTH_BYTES, Thin};
@@ -32,10 +31,6 @@ pub(super) enum Version {
     Alone(Thin),
     /// One of the versions of a pack, by where it lies there.
     Shared(u32, Arc<Pack>),
-    /// Several versions in the place of one: only in a key's slot (see [`super::slots`]), which has no
-    /// room to tell the two apart, and never handed out as a version.
-    #[expect(clippy::box_collection, reason = "a list in place takes 32 bytes of every version")]
-    List(Box<VecDeque<Version>>),
 }
 
 const _: () = assert!(size_of::<Version>() == 16, "part of the cost of a key");
@@ -187,7 +182,7 @@ impl Version {
         match self {
             Version::Alone(bytes) => Packed(bytes),
             Version::Shared(at, pack) => pack.packed(*at),
-            Version::Absent | Version::List(_) => unreachable!("that is no version"),
+            Version::Absent => unreachable!("that is no version"),
         }
     }
 
