@@ -410,6 +410,12 @@ impl<'a> Cursor<'a> {
         self.places.peek().map(|slot| self.slots.get(slot))
     }
 
+    /// Whether the key here had a value in the layers beneath; there is one.
+    #[inline]
+    pub(super) fn is_below(&self) -> bool {
+        self.places.is_below()
+    }
+
     /// Goes to the next key.
     #[inline]
     pub(super) fn advance(&mut self) {

@@ -3,6 +3,8 @@
 //! Knows which layer is newer, and that the newest one with a version at or below a revision has the
 //! answer for it.
 
+use std::cmp::Ordering;
+
 use super::base::KeyRef;
 use super::layer::Cursor;
 use super::owned::Keys;
@@ -15,11 +17,9 @@ pub(super) struct Merge<'a> {
     active: Cursor<'a>,
     frozen: Option<Cursor<'a>>,
     base: Keys<'a>,
-    next: Row<'a>,
 }
 
-/// The next key of each layer; of a row that is shown, those that are its key.
-#[derive(Clone, Copy)]
+/// A key, as each layer has it; at least one does.
 pub(super) struct Row<'a> {
     active: Option<&'a Entry>,
     frozen: Option<&'a Entry>,
@@ -30,43 +30,52 @@ impl<'a> Merge<'a> {
     /// With `relevant_only`, keys of the layers in memory that have no value there and hide none are
     /// passed over; only a reader of the newest versions may want that.
     pub(super) fn new(store: &'a Store, range: &'a KeyRange, relevant_only: bool) -> Merge<'a> {
-        let active = store.active.cursor(range, relevant_only);
-        let frozen = store.frozen().map(|layer| layer.cursor(range, relevant_only));
-        let mut base = store.base.keys(range);
-        let next = Row {
-            active: active.peek(),
-            frozen: frozen.as_ref().and_then(Cursor::peek),
-            base: base.peek(),
-        };
-        Merge { active, frozen, base, next }
+        Merge {
+            active: store.active.cursor(range, relevant_only),
+            frozen: store.frozen().map(|layer| layer.cursor(range, relevant_only)),
+            base: store.base.keys(range),
+        }
     }
 
     pub(super) fn next(&mut self) -> Option<Row<'a>> {
-        let mut row = self.next;
-        let active = row.active.map(Entry::key);
-        let frozen = row.frozen.map(Entry::key);
-        let base = row.base.map(|key| key.key);
-        let first = [active, frozen, base].into_iter().flatten().min()?;
-        if active == Some(first) {
+        let active = self.active.peek();
+        let frozen = self.frozen.as_ref().and_then(Cursor::peek);
+        let order = match (active, frozen) {
+            (Some(active), Some(frozen)) => active.key().cmp(frozen.key()),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return self.next_of_base(),
+        };
+        let active = active.filter(|_| order.is_le());
+        let frozen = frozen.filter(|_| order.is_ge());
+        let first = active.or(frozen)?;
+        // Whether the base has a value for it is what the lowest layer above says.
+        let is_ahead = match &self.frozen {
+            Some(cursor) if frozen.is_some() => cursor.is_below(),
+            _ => self.active.is_below(),
+        };
+        let base = match self.base.compare(first.key(), is_ahead) {
+            Some(Ordering::Less) => return self.next_of_base(),
+            Some(Ordering::Equal) => self.base.peek(),
+            Some(Ordering::Greater) | None => None,
+        };
+        if active.is_some() {
             self.active.advance();
-            self.next.active = self.active.peek();
-        } else {
-            row.active = None;
         }
-        if frozen == Some(first) {
-            let cursor = self.frozen.as_mut().expect("it has a key");
+        if let Some(cursor) = self.frozen.as_mut().filter(|_| frozen.is_some()) {
             cursor.advance();
-            self.next.frozen = cursor.peek();
-        } else {
-            row.frozen = None;
         }
-        if base == Some(first) {
-            self.base.advance();
-            self.next.base = self.base.peek();
-        } else {
-            row.base = None;
+        if base.is_some() {
+            self.base.pass();
         }
-        Some(row)
+        Some(Row { active, frozen, base })
+    }
+
+    /// The base's next key, which no other layer has.
+    fn next_of_base(&mut self) -> Option<Row<'a>> {
+        let base = Some(self.base.peek()?);
+        self.base.advance();
+        Some(Row { active: None, frozen: None, base })
     }
 }
 

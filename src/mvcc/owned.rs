@@ -3,6 +3,7 @@
 //! A corrupt block reads as if it had no keys; the base itself remembers the fault, and whoever answers
 //! looks there. Knows no other layer.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
@@ -255,23 +256,42 @@ pub(super) struct Keys<'a> {
 impl<'a> Keys<'a> {
     /// The next key; `None` behind the last.
     pub(super) fn peek(&mut self) -> Option<KeyRef<'a>> {
+        self.ask(base::Cursor::peek)
+    }
+
+    /// How the next key stands to `key`: see [`base::Cursor::compare`].
+    #[inline]
+    pub(super) fn compare(&mut self, key: &[u8], is_ahead: bool) -> Option<Ordering> {
+        self.ask(|cursor| cursor.compare(key, is_ahead))
+    }
+
+    /// Steps over the key that [`Keys::peek`] shows.
+    pub(super) fn advance(&mut self) {
+        self.cursor.iter_mut().for_each(base::Cursor::advance);
+    }
+
+    /// As [`Keys::advance`], over a key that was not read.
+    #[inline]
+    pub(super) fn pass(&mut self) {
+        self.cursor.iter_mut().for_each(base::Cursor::pass);
+    }
+
+    /// What the cursor at the next key says.
+    #[inline]
+    fn ask<T>(
+        &mut self,
+        ask: impl Fn(&mut base::Cursor<'a>) -> Result<Option<T>, Corrupt>,
+    ) -> Option<T> {
         loop {
             let cursor = self.cursor.as_mut()?;
-            match cursor.peek() {
-                Ok(Some(key)) => return Some(key),
+            match ask(cursor) {
+                Ok(Some(answer)) => return Some(answer),
                 Ok(None) => {
                     let next = self.owned.base.as_ref().zip(self.parts.next());
                     self.cursor = next.map(|(base, part)| base.cursor(&part));
                 }
                 Err(_) => cursor.advance(),
             }
-        }
-    }
-
-    /// Steps over the key that [`Keys::peek`] shows.
-    pub(super) fn advance(&mut self) {
-        if let Some(cursor) = &mut self.cursor {
-            cursor.advance();
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Knows how a block is laid out, searched and checked; not where it lies nor what stands beside it.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use rkyv::primitive::ArchivedU32;
@@ -158,20 +159,46 @@ impl<'a> View<'a> {
         self.entry(self.first(k)).and_then(split_key).unwrap_or_default().0
     }
 
+    /// How key number `k` stands to `key`. It is read only where its hint does not tell: that of the key behind
+    /// it may do so too if `key` is known to be `ahead`, one of the keys of the base from number `k` on.
+    #[inline]
+    pub(super) fn compare(&self, k: usize, key: &[u8], ahead: bool) -> Ordering {
+        let skip = match self.compare_shared(key) {
+            Ok(skip) => skip,
+            Err(all) => return all,
+        };
+        let hints = self.block.hints.as_slice();
+        let (wanted, of) = (hint(key, skip), |k: usize| hints.get(k).map(|h| h.to_native()));
+        match of(k).cmp(&Some(wanted)) {
+            Ordering::Equal if ahead && of(k + 1).is_some_and(|next| next != wanted) => {
+                Ordering::Equal
+            }
+            Ordering::Equal => self.key(k).cmp(key),
+            unequal => unequal,
+        }
+    }
+
+    /// How many bytes all keys share with `key`, or how they all stand to it.
+    #[inline]
+    fn compare_shared(&self, key: &[u8]) -> Result<usize, Ordering> {
+        let skip = (self.block.skip.to_native() as usize).min(self.first_key.len());
+        let compared = skip.min(key.len());
+        match self.first_key[..compared].cmp(&key[..compared]) {
+            // A beginning of the shared bytes stands before all that have them whole.
+            Ordering::Equal if compared < skip => Err(Ordering::Greater),
+            Ordering::Equal => Ok(skip),
+            unequal => Err(unequal),
+        }
+    }
+
     /// Where `key` is, or where it would be.
     #[inline]
     pub(super) fn find(&self, key: &[u8]) -> Result<usize, usize> {
-        let skip = (self.block.skip.to_native() as usize).min(self.first_key.len());
-        if skip > 0 {
-            let compared = skip.min(key.len());
-            match key[..compared].cmp(&self.first_key[..compared]) {
-                std::cmp::Ordering::Less => return Err(0),
-                std::cmp::Ordering::Greater => return Err(self.keys()),
-                // A beginning of the shared bytes stands before all that have them whole.
-                std::cmp::Ordering::Equal if compared < skip => return Err(0),
-                std::cmp::Ordering::Equal => {}
-            }
-        }
+        let skip = match self.compare_shared(key) {
+            Ok(skip) => skip,
+            Err(Ordering::Less) => return Err(self.keys()),
+            Err(_) => return Err(0),
+        };
         let wanted = hint(key, skip);
         // Counted, not bisected: no load waits for another, so that cold lines arrive together.
         let below = |hints: &[ArchivedU32]| {
@@ -188,9 +215,9 @@ impl<'a> View<'a> {
         while low < high {
             let middle = low.midpoint(high);
             match self.key(middle).cmp(key) {
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Equal => return Ok(middle),
-                std::cmp::Ordering::Greater => high = middle,
+                Ordering::Less => low = middle + 1,
+                Ordering::Equal => return Ok(middle),
+                Ordering::Greater => high = middle,
             }
         }
         Err(low)
@@ -268,9 +295,9 @@ impl<'a> View<'a> {
         while versions.start < versions.end {
             let middle = versions.start.midpoint(versions.end);
             match self.position(middle)?.cmp(&position) {
-                std::cmp::Ordering::Less => versions.start = middle + 1,
-                std::cmp::Ordering::Equal => return self.version(k, middle),
-                std::cmp::Ordering::Greater => versions.end = middle,
+                Ordering::Less => versions.start = middle + 1,
+                Ordering::Equal => return self.version(k, middle),
+                Ordering::Greater => versions.end = middle,
             }
         }
         None

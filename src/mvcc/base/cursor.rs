@@ -2,6 +2,8 @@
 //!
 //! Knows no other layer: whoever merges several asks each for its next key.
 
+use std::cmp::Ordering;
+
 use super::block::View;
 use super::{Base, Corrupt};
 use crate::keys::{KeyRange, Revision};
@@ -15,6 +17,8 @@ pub struct Cursor<'a> {
     /// The block of the next key, when the cursor stands before it; then the first and the end of its keys.
     block: usize,
     open: Option<Open<'a>>,
+    /// A block was opened.
+    begun: bool,
     /// The first block that has no key of the range.
     end: usize,
     range: KeyRange,
@@ -24,13 +28,15 @@ struct Open<'a> {
     view: View<'a>,
     next: usize,
     end: usize,
+    /// How many of its keys were read, and how many passed over unread.
+    read: usize,
+    passed: usize,
 }
 
-/// A key of the base with all its versions, at least one.
+/// A key of the base with all its versions, at least one. None of them is read before it is asked for, nor is
+/// the key itself.
 #[derive(Clone, Copy)]
 pub struct KeyRef<'a> {
-    /// The key.
-    pub key: &'a [u8],
     base: &'a Base,
     /// The newest block that has versions of it.
     block: usize,
@@ -42,7 +48,7 @@ impl<'a> Cursor<'a> {
     pub(super) fn new(base: &'a Base, range: &KeyRange) -> Cursor<'a> {
         let blocks = base.blocks_of(range);
         let range = range.clone();
-        Cursor { base, block: blocks.start, open: None, end: blocks.end, range }
+        Cursor { base, block: blocks.start, open: None, begun: false, end: blocks.end, range }
     }
 
     /// The next key; `None` behind the last.
@@ -50,31 +56,30 @@ impl<'a> Cursor<'a> {
     /// # Errors
     /// [`Corrupt`] if its block is. [`Cursor::advance`] passes over such a block.
     pub fn peek(&mut self) -> Result<Option<KeyRef<'a>>, Corrupt> {
-        loop {
-            if let Some(open) = &self.open
-                && open.next < open.end
-            {
-                let (view, number) = (open.view, open.next);
-                let key = view.key(number);
-                return Ok(Some(KeyRef { key, base: self.base, block: self.block, view, number }));
-            }
-            let goes_on = self.open.take().is_some();
-            self.block += usize::from(goes_on);
-            if self.block >= self.end {
-                return Ok(None);
-            }
-            if goes_on {
-                // Who has read one to its end reads on.
-                self.base.will_read(self.block);
-            }
-            self.open_block()?;
-        }
+        let found = self.settle()?.map(|open| (open.view, open.next));
+        let (base, block) = (self.base, self.block);
+        Ok(found.map(|(view, number)| KeyRef { base, block, view, number }))
+    }
+
+    /// How the next key stands to `key`; `None` behind the last.
+    ///
+    /// It says so without reading the next key where it can. That is nearly always if the caller knows that
+    /// `key` is one of the keys from here on, `is_ahead`.
+    ///
+    /// # Errors
+    /// As [`Cursor::peek`].
+    #[inline]
+    pub fn compare(&mut self, key: &[u8], is_ahead: bool) -> Result<Option<Ordering>, Corrupt> {
+        Ok(self.settle()?.map(|open| open.view.compare(open.next, key, is_ahead)))
     }
 
     /// Steps over the key that [`Cursor::peek`] shows, or over the block that it cannot read.
     pub fn advance(&mut self) {
         match &mut self.open {
-            Some(open) => open.next += 1,
+            Some(open) => {
+                open.next += 1;
+                open.read += 1;
+            }
             None => {
                 while self.base.blocks.get(self.block).is_some_and(|row| row.keys == 0) {
                     self.block += 1;
@@ -84,6 +89,44 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// As [`Cursor::advance`], over a key that was not read.
+    #[inline]
+    pub fn pass(&mut self) {
+        match &mut self.open {
+            Some(open) => {
+                open.next += 1;
+                open.passed += 1;
+            }
+            None => self.advance(),
+        }
+    }
+
+    /// Goes on to the block of the next key, if there is one.
+    #[inline]
+    fn settle(&mut self) -> Result<Option<&Open<'a>>, Corrupt> {
+        if self.open.as_ref().is_none_or(|open| open.next >= open.end) && !self.next_block()? {
+            return Ok(None);
+        }
+        Ok(self.open.as_ref())
+    }
+
+    /// Opens the next block with a key of the range; whether there is one.
+    fn next_block(&mut self) -> Result<bool, Corrupt> {
+        while self.open.as_ref().is_none_or(|open| open.next >= open.end) {
+            let before = self.open.take();
+            self.block += usize::from(before.is_some());
+            if self.block >= self.end {
+                return Ok(false);
+            }
+            // Who has read most of one reads on.
+            if before.is_some_and(|before| before.read >= before.passed) {
+                self.base.will_read(self.block);
+            }
+            self.open_block()?;
+        }
+        Ok(true)
+    }
+
     /// Opens the block; of a key in several blocks all of them.
     fn open_block(&mut self) -> Result<(), Corrupt> {
         while self.base.blocks[self.block].keys == 0 {
@@ -91,14 +134,25 @@ impl<'a> Cursor<'a> {
             self.block += 1;
         }
         let view = self.base.view(self.block)?;
-        let next = view.lower_bound(&self.range.start);
-        let end = self.range.end.as_deref().map_or(view.keys(), |end| view.lower_bound(end));
-        self.open = Some(Open { view, next, end });
+        // Only the first block can begin before the range, and only the last one go on behind it.
+        let next = if self.begun { 0 } else { view.lower_bound(&self.range.start) };
+        let end = match &self.range.end {
+            Some(end) if self.block + 1 == self.end => view.lower_bound(end),
+            _ => view.keys(),
+        };
+        self.begun = true;
+        self.open = Some(Open { view, next, end, read: 0, passed: 0 });
         Ok(())
     }
 }
 
 impl<'a> KeyRef<'a> {
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &'a [u8] {
+        self.view.key(self.number)
+    }
+
     /// How many versions the key has.
     #[must_use]
     pub fn len(&self) -> usize {

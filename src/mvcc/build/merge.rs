@@ -119,11 +119,11 @@ fn rewrite<'a, S: Sink, L: Sorted + ?Sized>(
         let above = merge.key().filter(|key| range.end.as_deref().is_none_or(|end| *key < end));
         let key = match (below, above) {
             (None, None) => return Ok(()),
-            (Some(below), Some(above)) => below.key.min(above),
-            (Some(below), None) => below.key,
+            (Some(below), Some(above)) => below.key().min(above),
+            (Some(below), None) => below.key(),
             (None, Some(above)) => above,
         };
-        if let Some(below) = below.filter(|below| below.key == key) {
+        if let Some(below) = below.filter(|below| below.key() == key) {
             versions.extend(below.versions());
             cursor.advance();
         }

@@ -80,7 +80,7 @@ fn blocks_are_of_about_the_same_size_and_stay_so() {
     let mut left = 3;
     while let Some(key) = cursor.peek().expect("whole") {
         if left == 0 {
-            layer.delete((Revision(at), 0), key.key);
+            layer.delete((Revision(at), 0), key.key());
             at += 1;
         } else {
             left -= 1;

@@ -48,6 +48,12 @@ impl<'a> Cursor<'a> {
         (self.at < self.to).then(|| self.leaf.names.slot(self.at))
     }
 
+    /// Whether the key here has a value in the layers beneath; there is one.
+    #[inline]
+    pub(in crate::mvcc) fn is_below(&self) -> bool {
+        self.leaf.bits(self.at).below
+    }
+
     /// Goes to the next key.
     #[inline]
     pub(in crate::mvcc) fn advance(&mut self) {

@@ -306,5 +306,5 @@ fn a_fault_stays_and_is_the_first() {
     assert_eq!(cursor.peek().err(), Some(first));
     cursor.advance();
     let next = cursor.peek().expect("whole").expect("a key");
-    assert_eq!(next.key, rows[1].first_key);
+    assert_eq!(next.key(), rows[1].first_key);
 }

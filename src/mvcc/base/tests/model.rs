@@ -102,7 +102,7 @@ impl World {
         let mut cursor = base.cursor(&range);
         for (key, rows) in self.model.keys.iter().filter(|(key, _)| range.contains(key)) {
             let found = cursor.peek().expect("whole").expect("as many as the model has");
-            assert_eq!(found.key, key);
+            assert_eq!(found.key(), key);
             assert_eq!(found.versions().map(row).collect::<Vec<_>>(), *rows);
             assert_eq!((found.len(), found.get(rows.len())), (rows.len(), None));
             assert_eq!(found.newest().map(row), rows.last().cloned());
@@ -111,6 +111,18 @@ impl World {
             cursor.advance();
         }
         assert!(cursor.peek().expect("whole").is_none());
+
+        let known = self.model.keys.contains_key(&key);
+        let mut cursor = base.cursor(&range);
+        for next in self.model.keys.keys().filter(|key| range.contains(key)) {
+            let order = Ok(Some(next.cmp(&key)));
+            assert_eq!(cursor.compare(&key, false), order, "{next:?} {key:?}");
+            if known && key >= *next {
+                assert_eq!(cursor.compare(&key, true), order, "{next:?} {key:?}");
+            }
+            cursor.pass();
+        }
+        assert_eq!(cursor.compare(&key, false), Ok(None));
 
         let ranges = match other.overlaps(&range) {
             true => vec![range],
