@@ -88,21 +88,6 @@ seconds_of() {
   printf '%d.%09d\n' $((ns / 1000000000)) $((ns % 1000000000))
 }
 
-disk_mib() { # path
-  du -s --block-size=1 "$1" | awk '{ print $1 / 1048576 }'
-}
-
-# The image before is given back a moment after the new one is there.
-settled_mib() { # path
-  local before='' now
-  now=$(disk_mib "$1")
-  until [ "$now" = "$before" ]; do
-    sleep 5
-    before=$now now=$(disk_mib "$1")
-  done
-  echo "$now"
-}
-
 fill() { # server keys [prefix]: the most that arrives at once, and a checkpoint of it
   by_loadgen "$1" "${3:-}fill" fill fill --keys "$2" --clients 64 --conns 10
   post "$1" maintenance/defragment > /dev/null

@@ -160,7 +160,7 @@ million() { # server
   start "$server" million
   await "$server"
   by_loadgen "$server" fill fill fill --keys "$KEYS" --clients 16 --conns 10
-  sleep "$SECONDS_EACH"
+  settled_mib "$DIR/$server-million" > /dev/null
   idle "$server" idle-full
   by_loadgen "$server" range-limit range range --requests "$LIMITED" --duration 30s --clients 1 \
     --keys "$KEYS" --range-keys "$KEYS" --limit 10

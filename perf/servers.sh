@@ -96,6 +96,21 @@ stop() { # server [signal]
   unset "PIDS[$1]"
 }
 
+disk_mib() { # path
+  du -s --block-size=1 "$1" | awk '{ print $1 / 1048576 }'
+}
+
+# A checkpoint may be on its way, and what it replaces is given back a moment after it is there.
+settled_mib() { # path
+  local before='' now
+  now=$(disk_mib "$1")
+  until [ "$now" = "$before" ]; do
+    sleep 5
+    before=$now now=$(disk_mib "$1")
+  done
+  echo "$now"
+}
+
 load() { # server arguments…
   local server=$1
   shift
