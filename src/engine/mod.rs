@@ -98,6 +98,8 @@ pub struct Setup {
     pub checkpoint_bytes: u64,
     /// Bytes of log after which it is made, however large the image is: what the log has is in memory too.
     pub checkpoint_bytes_max: u64,
+    /// Bytes of a moving range that go to its new lane at a time, about.
+    pub piece_bytes: usize,
     /// For the watch streams of this core.
     pub hub: HubConfig,
     /// How much history is kept without being asked; all of it without one.
@@ -183,6 +185,7 @@ pub struct Engine {
     member_id: u64,
     checkpoint_bytes: u64,
     checkpoint_bytes_max: u64,
+    piece_bytes: usize,
     /// Bytes for the log since the keeper was told last.
     logged_bytes: u64,
     /// Requests of this core's clients since then.
@@ -248,7 +251,7 @@ impl Engine {
     pub fn new(setup: Setup) -> Engine {
         let Setup { core, cores, lanes, member, order, past, groups, .. } = setup;
         let Setup { base, log_bytes, hub, auto_compaction, .. } = setup;
-        let Setup { checkpoint_bytes, checkpoint_bytes_max, .. } = setup;
+        let Setup { checkpoint_bytes, checkpoint_bytes_max, piece_bytes, .. } = setup;
         let seats = groups.into_iter().map(|(lane, past)| Seat::new(lane, member, past)).collect();
         Engine {
             core,
@@ -263,6 +266,7 @@ impl Engine {
             member_id: hub.member_id,
             checkpoint_bytes,
             checkpoint_bytes_max,
+            piece_bytes,
             logged_bytes: if core == CoreId(0) { log_bytes } else { 0 },
             requests: 0,
             serving: false,
@@ -655,6 +659,11 @@ impl Engine {
             let upto = self.control.compacted.min(self.order.watermark());
             self.garbage = false;
             for seat in &mut self.seats {
+                if seat.is_sending() {
+                    // A key of which part has gone must keep the tombstone that goes behind it.
+                    self.garbage = true;
+                    continue;
+                }
                 let before = seat.shard.store().versions();
                 self.garbage |= seat.shard.collect(upto, COLLECT_BUDGET);
                 self.collected += (before - seat.shard.store().versions()) as u64;

@@ -14,9 +14,6 @@ use crate::route::latch::Turn;
 use crate::route::{Claim, ClaimId, RangeMap};
 use crate::shard::Moving;
 
-/// About how many bytes of keys and values one turn hands over.
-const PIECE_BYTES: usize = 256 << 10;
-
 /// Time between two looks at how busy the lanes are.
 const BALANCE_MS: u64 = 1000;
 
@@ -197,7 +194,7 @@ impl Engine {
             let seat = &mut self.seats[at];
             let Some(Role::Sending(transfer)) = &seat.role else { continue };
             let transfer = transfer.clone();
-            let (moving, last) = seat.shard.export(&transfer.range, PIECE_BYTES);
+            let (moving, last) = seat.shard.export(&transfer.range, self.piece_bytes);
             if last {
                 seat.role = None;
             } else {

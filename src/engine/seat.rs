@@ -93,6 +93,11 @@ pub(super) struct Seat {
 }
 
 impl Seat {
+    /// Whether part of its keys is on its way to another lane.
+    pub(super) fn is_sending(&self) -> bool {
+        matches!(self.role, Some(Role::Sending(_)))
+    }
+
     pub(super) fn new(lane: LaneId, member: u64, past: LanePast) -> Seat {
         Seat {
             shard: Shard::new(lane),

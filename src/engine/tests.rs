@@ -64,6 +64,7 @@ impl Node {
                 log_bytes: 0,
                 checkpoint_bytes: u64::MAX,
                 checkpoint_bytes_max: u64::MAX,
+                piece_bytes: usize::MAX,
                 hub: HubConfig::default(),
                 auto_compaction: None,
             })

@@ -40,6 +40,9 @@ use crate::watch::HubConfig;
 /// are those of the image that is being built, and an allocation takes more than what is in it.
 const LOG_SHARE: u64 = 8;
 
+/// About how many bytes of keys and values of a moving range one turn hands over.
+const PIECE_BYTES: usize = 256 << 10;
+
 /// A preempt timer that goes off at the wrong moment lets an executor sleep with runnable work
 /// (glommio/glommio#53). One of an hour practically never does; the watchdog covers the rest.
 const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
@@ -173,6 +176,7 @@ async fn live(
         log_bytes: shared.log_bytes,
         checkpoint_bytes: shared.config.checkpoint_wal_bytes,
         checkpoint_bytes_max: shared.memory_bytes / LOG_SHARE,
+        piece_bytes: PIECE_BYTES,
         hub: HubConfig {
             cluster_id: cluster,
             member_id: member,

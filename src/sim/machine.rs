@@ -63,6 +63,9 @@ const HUB: HubConfig = HubConfig {
     history_bytes: 200,
 };
 
+/// A key with some versions does not move at once.
+const PIECE_BYTES: usize = 200;
+
 /// Where a core is in its turn.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 enum Phase {
@@ -229,6 +232,7 @@ impl World {
                 log_bytes,
                 checkpoint_bytes: self.checkpoint_bytes,
                 checkpoint_bytes_max: self.checkpoint_bytes,
+                piece_bytes: PIECE_BYTES,
                 hub: HUB,
                 auto_compaction: None,
             })

@@ -424,6 +424,13 @@ pub const MUTANTS: &[Mutant] = &[
         with: ".dismiss(|to| usize::from(to) > from, owners)",
     },
     Mutant {
+        name: "a range is collected while it is on its way",
+        rule: "R10",
+        file: "src/engine/mod.rs",
+        replace: "if seat.is_sending() {",
+        with: "if false {",
+    },
+    Mutant {
         name: "drafts are put together in the order of the lanes",
         rule: "R8",
         file: "src/mvcc/slots.rs",

@@ -72,6 +72,7 @@ fn run<F: Future<Output = ()> + 'static>(
                 log_bytes: 0,
                 checkpoint_bytes: u64::MAX,
                 checkpoint_bytes_max: u64::MAX,
+                piece_bytes: usize::MAX,
                 hub,
                 auto_compaction: None,
             };
