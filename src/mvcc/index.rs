@@ -48,7 +48,7 @@ pub(super) struct Sum {
 pub(super) struct Bits {
     /// It has a value now.
     pub(super) live: bool,
-    /// It has a value in the layers beneath.
+    /// It has a value in the layers beneath. Never said of a key that has none: walks rely on it.
     pub(super) below: bool,
 }
 

@@ -410,7 +410,7 @@ impl<'a> Cursor<'a> {
         self.places.peek().map(|slot| self.slots.get(slot))
     }
 
-    /// Whether the key here had a value in the layers beneath; there is one.
+    /// Whether the key here had a value in the layers beneath; there must be a key.
     #[inline]
     pub(super) fn is_below(&self) -> bool {
         self.places.is_below()

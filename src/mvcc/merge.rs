@@ -5,10 +5,8 @@
 
 use std::cmp::Ordering;
 
-use super::base::KeyRef;
 use super::layer::Cursor;
 use super::owned::Keys;
-use super::slots::Entry;
 use super::{Store, VersionRef};
 use crate::keys::{KeyRange, Revision};
 
@@ -17,13 +15,6 @@ pub(super) struct Merge<'a> {
     active: Cursor<'a>,
     frozen: Option<Cursor<'a>>,
     base: Keys<'a>,
-}
-
-/// A key, as each layer has it; at least one does.
-pub(super) struct Row<'a> {
-    active: Option<&'a Entry>,
-    frozen: Option<&'a Entry>,
-    base: Option<KeyRef<'a>>,
 }
 
 impl<'a> Merge<'a> {
@@ -37,56 +28,52 @@ impl<'a> Merge<'a> {
         }
     }
 
-    pub(super) fn next(&mut self) -> Option<Row<'a>> {
+    /// The version of the next key that readers at `at` see, when that gives it a value; `None` behind the last
+    /// key.
+    pub(super) fn next(&mut self, at: Revision) -> Option<Option<VersionRef<'a>>> {
         let active = self.active.peek();
         let frozen = self.frozen.as_ref().and_then(Cursor::peek);
-        let order = match (active, frozen) {
-            (Some(active), Some(frozen)) => active.key().cmp(frozen.key()),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (None, None) => return self.next_of_base(),
+        let (first, active, frozen) = match (active, frozen) {
+            (None, None) => return self.next_of_base(at),
+            (Some(active), None) => (active, Some(active), None),
+            (None, Some(frozen)) => (frozen, None, Some(frozen)),
+            (Some(active), Some(frozen)) => match active.key().cmp(frozen.key()) {
+                Ordering::Less => (active, Some(active), None),
+                Ordering::Equal => (active, Some(active), Some(frozen)),
+                Ordering::Greater => (frozen, None, Some(frozen)),
+            },
         };
-        let active = active.filter(|_| order.is_le());
-        let frozen = frozen.filter(|_| order.is_ge());
-        let first = active.or(frozen)?;
         // Whether the base has a value for it is what the lowest layer above says.
         let is_ahead = match &self.frozen {
             Some(cursor) if frozen.is_some() => cursor.is_below(),
             _ => self.active.is_below(),
         };
-        let base = match self.base.compare(first.key(), is_ahead) {
-            Some(Ordering::Less) => return self.next_of_base(),
-            Some(Ordering::Equal) => self.base.peek(),
-            Some(Ordering::Greater) | None => None,
-        };
+        let order = self.base.compare(first.key(), is_ahead);
+        if order == Some(Ordering::Less) {
+            return self.next_of_base(at);
+        }
         if active.is_some() {
             self.active.advance();
         }
         if let Some(cursor) = self.frozen.as_mut().filter(|_| frozen.is_some()) {
             cursor.advance();
         }
-        if base.is_some() {
+        let in_base = order == Some(Ordering::Equal);
+        let mut entries = [active, frozen].into_iter().flatten();
+        let Some(version) = entries.find_map(|entry| entry.versions.at(at)) else {
+            return if in_base { self.next_of_base(at) } else { Some(None) };
+        };
+        if in_base {
+            debug_assert_eq!(self.base.peek().map(|key| key.key()), Some(first.key()));
             self.base.pass();
         }
-        Some(Row { active, frozen, base })
+        Some(version.is_live().then(|| version.view(first.key())))
     }
 
-    /// The base's next key, which no other layer has.
-    fn next_of_base(&mut self) -> Option<Row<'a>> {
-        let base = Some(self.base.peek()?);
+    /// As [`Merge::next`], of the base's next key, which no other layer has an answer for.
+    fn next_of_base(&mut self, at: Revision) -> Option<Option<VersionRef<'a>>> {
+        let version = self.base.peek()?.at(at);
         self.base.advance();
-        Some(Row { active: None, frozen: None, base })
-    }
-}
-
-impl<'a> Row<'a> {
-    /// The version that readers at `at` see, when that gives the key a value.
-    pub(super) fn live_at(&self, at: Revision) -> Option<VersionRef<'a>> {
-        for entry in [self.active, self.frozen].into_iter().flatten() {
-            if let Some(version) = entry.versions.at(at) {
-                return version.is_live().then(|| version.view(entry.key()));
-            }
-        }
-        self.base?.at(at).filter(|version| !version.is_tombstone())
+        Some(version.filter(|version| !version.is_tombstone()))
     }
 }

@@ -231,8 +231,8 @@ impl Store {
             return;
         }
         let mut keys = Merge::new(self, range, relevant_only);
-        while let Some(row) = keys.next() {
-            if !row.live_at(at).is_none_or(&mut *each) {
+        while let Some(version) = keys.next(at) {
+            if !version.is_none_or(&mut *each) {
                 return;
             }
         }

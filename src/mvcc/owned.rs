@@ -182,7 +182,7 @@ impl OwnedBase {
     pub(super) fn keys(&self, range: &KeyRange) -> Keys<'_> {
         let mut parts = self.parts(range).into_iter();
         let cursor = self.base.as_ref().zip(parts.next()).map(|(base, part)| base.cursor(&part));
-        Keys { owned: self, cursor, parts }
+        Keys { owned: self, whole: true, cursor, parts }
     }
 
     /// The base, if it may be asked for `key`.
@@ -249,6 +249,8 @@ fn garbage_bytes(row: &BlockRef, compacted: Revision) -> u64 {
 /// A walk over the owned keys of a range. A corrupt block is passed over.
 pub(super) struct Keys<'a> {
     owned: &'a OwnedBase,
+    /// Nothing was passed over so far.
+    whole: bool,
     cursor: Option<base::Cursor<'a>>,
     parts: std::vec::IntoIter<KeyRange>,
 }
@@ -256,13 +258,14 @@ pub(super) struct Keys<'a> {
 impl<'a> Keys<'a> {
     /// The next key; `None` behind the last.
     pub(super) fn peek(&mut self) -> Option<KeyRef<'a>> {
-        self.ask(base::Cursor::peek)
+        self.ask(|cursor, _| cursor.peek())
     }
 
     /// How the next key stands to `key`: see [`base::Cursor::compare`].
     #[inline]
     pub(super) fn compare(&mut self, key: &[u8], is_ahead: bool) -> Option<Ordering> {
-        self.ask(|cursor| cursor.compare(key, is_ahead))
+        // What a corrupt block had is not ahead any more.
+        self.ask(|cursor, whole| cursor.compare(key, is_ahead && whole))
     }
 
     /// Steps over the key that [`Keys::peek`] shows.
@@ -276,21 +279,24 @@ impl<'a> Keys<'a> {
         self.cursor.iter_mut().for_each(base::Cursor::pass);
     }
 
-    /// What the cursor at the next key says.
+    /// What the cursor at the next key says, which is also told whether nothing was passed over.
     #[inline]
     fn ask<T>(
         &mut self,
-        ask: impl Fn(&mut base::Cursor<'a>) -> Result<Option<T>, Corrupt>,
+        ask: impl Fn(&mut base::Cursor<'a>, bool) -> Result<Option<T>, Corrupt>,
     ) -> Option<T> {
         loop {
             let cursor = self.cursor.as_mut()?;
-            match ask(cursor) {
+            match ask(cursor, self.whole) {
                 Ok(Some(answer)) => return Some(answer),
                 Ok(None) => {
                     let next = self.owned.base.as_ref().zip(self.parts.next());
                     self.cursor = next.map(|(base, part)| base.cursor(&part));
                 }
-                Err(_) => cursor.advance(),
+                Err(_) => {
+                    self.whole = false;
+                    cursor.advance();
+                }
             }
         }
     }

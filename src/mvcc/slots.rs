@@ -31,7 +31,7 @@ enum Slot {
     Used(Entry),
 }
 
-/// A key and its versions, oldest first. At least one version, except while it is being made.
+/// A key and its versions. At least one version, except while it is being made.
 pub(super) struct Entry {
     name: Name,
     pub(super) versions: Versions,
@@ -191,17 +191,14 @@ impl Entry {
 }
 
 impl Versions {
-    fn older(&self) -> impl DoubleEndedIterator<Item = &Version> {
-        self.older.iter().flat_map(|older| older.iter())
-    }
-
     /// How many older ones there are.
     fn before_newest(&self) -> usize {
         self.older.as_ref().map_or(0, |older| older.len())
     }
 
+    /// In ascending order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Version> {
-        self.older().chain(self.newest())
+        self.older.iter().flat_map(|older| older.iter()).chain(self.newest())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -248,7 +245,9 @@ impl Versions {
     pub(super) fn push(&mut self, version: Version) {
         let before = std::mem::replace(&mut self.newest, version);
         if !matches!(before, Version::Absent) {
-            self.older.get_or_insert_default().push_back(before);
+            // Most keys with several versions have two.
+            let older = self.older.get_or_insert_with(|| Box::new(VecDeque::with_capacity(1)));
+            older.push_back(before);
         }
     }
 

@@ -7,6 +7,7 @@ mod model;
 mod random;
 mod replay;
 mod transcripts;
+mod walks;
 
 pub(super) use memory::Images;
 pub(super) use random::Random;

@@ -159,10 +159,11 @@ impl<'a> View<'a> {
         self.entry(self.first(k)).and_then(split_key).unwrap_or_default().0
     }
 
-    /// How key number `k` stands to `key`. It is read only where its hint does not tell: that of the key behind
-    /// it may do so too if `key` is known to be `ahead`, one of the keys of the base from number `k` on.
+    /// How key number `k` stands to `key`. It is read only where its hint does not tell. If `key` is known to be
+    /// one of the keys of the base from number `k` on, `is_ahead`, equal hints tell as well, unless the next key
+    /// has the same.
     #[inline]
-    pub(super) fn compare(&self, k: usize, key: &[u8], ahead: bool) -> Ordering {
+    pub(super) fn compare(&self, k: usize, key: &[u8], is_ahead: bool) -> Ordering {
         let skip = match self.compare_shared(key) {
             Ok(skip) => skip,
             Err(all) => return all,
@@ -170,7 +171,7 @@ impl<'a> View<'a> {
         let hints = self.block.hints.as_slice();
         let (wanted, of) = (hint(key, skip), |k: usize| hints.get(k).map(|h| h.to_native()));
         match of(k).cmp(&Some(wanted)) {
-            Ordering::Equal if ahead && of(k + 1).is_some_and(|next| next != wanted) => {
+            Ordering::Equal if is_ahead && of(k + 1).is_some_and(|next| next != wanted) => {
                 Ordering::Equal
             }
             Ordering::Equal => self.key(k).cmp(key),

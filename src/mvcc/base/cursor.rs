@@ -14,7 +14,7 @@ use super::super::version::VersionRef;
 /// but the block's offsets.
 pub struct Cursor<'a> {
     base: &'a Base,
-    /// The block of the next key, when the cursor stands before it; then the first and the end of its keys.
+    /// The block of the next key.
     block: usize,
     open: Option<Open<'a>>,
     /// A block was opened.
@@ -24,6 +24,7 @@ pub struct Cursor<'a> {
     range: KeyRange,
 }
 
+/// A block, the number of its next key, and where its keys of the range end.
 struct Open<'a> {
     view: View<'a>,
     next: usize,
@@ -89,15 +90,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// As [`Cursor::advance`], over a key that was not read.
+    /// As [`Cursor::advance`], over a key of which nothing is read.
     #[inline]
     pub fn pass(&mut self) {
-        match &mut self.open {
-            Some(open) => {
-                open.next += 1;
-                open.passed += 1;
-            }
-            None => self.advance(),
+        if let Some(open) = &mut self.open {
+            open.next += 1;
+            open.passed += 1;
         }
     }
 
@@ -118,8 +116,8 @@ impl<'a> Cursor<'a> {
             if self.block >= self.end {
                 return Ok(false);
             }
-            // Who has read most of one reads on.
-            if before.is_some_and(|before| before.read >= before.passed) {
+            // Who has read more of one than he passed over reads on.
+            if before.is_some_and(|before| before.read > before.passed) {
                 self.base.will_read(self.block);
             }
             self.open_block()?;

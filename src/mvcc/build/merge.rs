@@ -115,15 +115,15 @@ fn rewrite<'a, S: Sink, L: Sorted + ?Sized>(
     let mut cursor = base.cursor(range);
     let mut versions: Vec<VersionRef<'a>> = Vec::new();
     loop {
-        let below = cursor.peek()?;
+        let below = cursor.peek()?.map(|below| (below.key(), below));
         let above = merge.key().filter(|key| range.end.as_deref().is_none_or(|end| *key < end));
         let key = match (below, above) {
             (None, None) => return Ok(()),
-            (Some(below), Some(above)) => below.key().min(above),
-            (Some(below), None) => below.key(),
+            (Some((below, _)), Some(above)) => below.min(above),
+            (Some((below, _)), None) => below,
             (None, Some(above)) => above,
         };
-        if let Some(below) = below.filter(|below| below.key() == key) {
+        if let Some((_, below)) = below.filter(|(below, _)| *below == key) {
             versions.extend(below.versions());
             cursor.advance();
         }

@@ -48,7 +48,7 @@ impl<'a> Cursor<'a> {
         (self.at < self.to).then(|| self.leaf.names.slot(self.at))
     }
 
-    /// Whether the key here has a value in the layers beneath; there is one.
+    /// Whether the key here has a value in the layers beneath; there must be a key.
     #[inline]
     pub(in crate::mvcc) fn is_below(&self) -> bool {
         self.leaf.bits(self.at).below
