@@ -97,7 +97,8 @@ stop() { # server [signal]
 }
 
 disk_mib() { # path
-  du -s --block-size=1 "$1" | awk '{ print $1 / 1048576 }'
+  # A file may go while it looks.
+  { du -s --block-size=1 "$1" 2> /dev/null || true; } | awk '{ print $1 / 1048576 }'
 }
 
 # A checkpoint may be on its way, and what it replaces is given back a moment after it is there.
