@@ -379,8 +379,9 @@ fn check(
             let what = if *ttl_s < 0 { "keys of a lease that is gone" } else { "keys of a lease" };
             same(what, keys, &held)
         }
-        (Request::HashKv { .. }, Reply::Hash { hash, compact_revision: -1, hash_revision }) => {
-            same("digest", hash, &digest(states, Revision(*hash_revision)))
+        (Request::HashKv { .. }, Reply::Hash { hash, compact_revision, hash_revision }) => {
+            let (at, compacted) = (Revision(*hash_revision), Revision(*compact_revision));
+            same("digest", hash, &digest(states, at, compacted))
         }
         _ => states.at(at).map(drop),
     }
@@ -457,11 +458,19 @@ fn modified(kv: &KeyValue) -> Revision {
     Revision(kv.mod_revision)
 }
 
-/// HashKV before any compaction.
-fn digest(states: &States, at: Revision) -> u32 {
+/// HashKV at a revision, after a compaction: of what is not above that, the values that are left count.
+fn digest(states: &States, at: Revision, compacted: Revision) -> u32 {
+    let mut newest = BTreeMap::new();
+    for (revision, writes) in states.writes.range(..=at) {
+        newest.extend((0_u64..).zip(writes).map(|(sub, write)| (&write.key, (*revision, sub))));
+    }
     let mut crc = crc32c::crc32c(b"key");
     for (revision, writes) in states.writes.range(..=at) {
         for (sub, write) in (0_u64..).zip(writes) {
+            let is_left = newest[&write.key] == (*revision, sub) && write.change != Change::Delete;
+            if *revision <= compacted && !is_left {
+                continue;
+            }
             let mut record = revision.0.to_be_bytes().to_vec();
             record.push(b'_');
             record.extend_from_slice(&sub.to_be_bytes());

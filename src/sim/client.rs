@@ -160,6 +160,8 @@ pub(super) enum Taste {
     /// Write one key at a time, and ranges hardly move: then each lane alone tells of its keys, which a
     /// start makes use of.
     Apart,
+    /// Compact often, and read what is about to be gone.
+    Past,
 }
 
 impl Taste {
@@ -167,6 +169,7 @@ impl Taste {
         match random.below(8) {
             0 | 1 => Taste::Leases,
             2 | 3 => Taste::Apart,
+            4 | 5 => Taste::Past,
             _ => Taste::All,
         }
     }
@@ -180,6 +183,9 @@ pub(super) fn request(random: &mut Random, taste: Taste, value: u64, newest: i64
     }
     if taste == Taste::Apart && !random.one_in(20) {
         return about_one_key(random, value, newest);
+    }
+    if taste == Taste::Past && random.one_in(2) {
+        return about_the_past(random, newest);
     }
     match random.below(20) {
         0..=6 => Request::Put(put(random, value, false)),
@@ -195,6 +201,19 @@ pub(super) fn request(random: &mut Random, taste: Taste, value: u64, newest: i64
         },
         18 => Request::HashKv { revision: 0 },
         _ => Request::LeaseTimeToLive { id: lease(random), keys: true },
+    }
+}
+
+fn about_the_past(random: &mut Random, newest: i64) -> Request {
+    let revision = (newest - random.below(4) as i64).max(1);
+    match random.below(8) {
+        0 | 1 => Request::Compact { revision, physical: random.one_in(2) },
+        2 | 3 => Request::HashKv { revision: 0 },
+        _ => {
+            // From a key on, so that most have parts on several cores.
+            let (key, range_end) = (key(random), Bytes::from_static(b"\0"));
+            Request::Range(pb::RangeRequest { key, range_end, revision, ..Default::default() })
+        }
     }
 }
 
