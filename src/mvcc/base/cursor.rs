@@ -10,8 +10,8 @@ use crate::keys::{KeyRange, Revision};
 
 use super::super::version::VersionRef;
 
-/// A place between the keys of a range. Peeking costs no allocation; a step inside a block touches nothing
-/// but the block's offsets.
+/// A place between the keys of a range. Peeking costs no allocation, and a step inside a block touches nothing
+/// of it.
 pub struct Cursor<'a> {
     base: &'a Base,
     /// The block of the next key.
