@@ -18,6 +18,7 @@ mod across;
 mod alarms;
 mod auto_compact;
 mod checkpointing;
+mod garbage;
 mod gather;
 mod hold;
 mod keeper;
@@ -66,9 +67,6 @@ use gather::Gather;
 use keeper::Keeper;
 use message::Origin;
 use seat::{Item, Seat, Waiter};
-
-/// Garbage versions that one turn looks at.
-const COLLECT_BUDGET: usize = 512;
 
 /// Milliseconds between two ticks of the Raft clock.
 const RAFT_TICK_MS: u64 = 100;
@@ -656,22 +654,7 @@ impl Engine {
         self.ask_held(fx);
         self.report_much(fx);
         if self.garbage {
-            let upto = self.control.compacted.min(self.order.watermark());
-            self.garbage = false;
-            for seat in &mut self.seats {
-                if seat.is_sending() {
-                    // A key of which part has gone must keep the tombstone that goes behind it.
-                    self.garbage = true;
-                    continue;
-                }
-                let before = seat.shard.store().versions();
-                self.garbage |= seat.shard.collect(upto, COLLECT_BUDGET);
-                self.collected += (before - seat.shard.store().versions()) as u64;
-            }
-            if !self.garbage {
-                self.send(CoreId(0), Message::Collected { upto }, fx);
-            }
-            self.again |= self.garbage;
+            self.collect_garbage(fx);
         }
     }
 

@@ -426,7 +426,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "a range is collected while it is on its way",
         rule: "R10",
-        file: "src/engine/mod.rs",
+        file: "src/engine/garbage.rs",
         replace: "if seat.is_sending() {",
         with: "if false {",
     },
