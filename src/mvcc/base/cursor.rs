@@ -102,19 +102,11 @@ impl<'a> Cursor<'a> {
     /// Goes on to the block of the next key, if there is one.
     #[inline]
     fn settle(&mut self) -> Result<Option<&Open<'a>>, Corrupt> {
-        if self.open.as_ref().is_none_or(|open| open.next >= open.end) && !self.next_block()? {
-            return Ok(None);
-        }
-        Ok(self.open.as_ref())
-    }
-
-    /// Opens the next block with a key of the range; whether there is one.
-    fn next_block(&mut self) -> Result<bool, Corrupt> {
         while self.open.as_ref().is_none_or(|open| open.next >= open.end) {
             let before = self.open.take();
             self.block += usize::from(before.is_some());
             if self.block >= self.end {
-                return Ok(false);
+                return Ok(None);
             }
             // Who has read more of one than he passed over reads on.
             if before.is_some_and(|before| before.read > before.passed) {
@@ -122,7 +114,7 @@ impl<'a> Cursor<'a> {
             }
             self.open_block()?;
         }
-        Ok(true)
+        Ok(self.open.as_ref())
     }
 
     /// Opens the block; of a key in several blocks all of them.
